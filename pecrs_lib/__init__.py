@@ -1,0 +1,24 @@
+"""PECRS in one sitting: a frozen language model, LoRA, four special tokens, items as text.
+
+The library backs the notebooks; each module is one step of the way from data to result::
+
+    data -> items -> context -> packing -> negatives -> losses -> model -> training
+         -> recommend -> generation -> metrics, baselines -> evaluation -> figures
+
+Shapes are written with one alphabet everywhere:
+
+======  =====================================================
+``B``   batch: packed dialogue windows
+``T``   tokens of a sequence
+``M``   candidates (negatives plus positives) of a turn
+``N``   items of the catalogue
+``P``   data points: one recommended item (or none) of one recommender turn
+``D``   hidden size of the language model
+``V``   vocabulary
+======  =====================================================
+
+Source: Ravaut et al., *Parameter-Efficient Conversational Recommender System as a Language
+Processing Task*, EACL 2024. "Eq 3" in a docstring is equation 3 of that paper.
+"""
+
+__version__ = "0.1.0"
