@@ -1,0 +1,266 @@
+"""Any decoder-only language model as PECRS needs it: frozen, with LoRA and four trainable tokens.
+
+Comes before `model`, which adds the heads. Everything that depends on how `transformers` and
+`peft` lay out a model is in here (section 3.5 of the paper).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from pecrs_lib.context import SPECIAL_TOKENS, DialogueTokenizer
+
+ADAPTER = "default"
+
+
+class BackboneError(ValueError):
+    """The language model cannot be loaded, or is of a kind PECRS cannot use."""
+
+
+class Backbone(nn.Module):
+    """A frozen LM with LoRA adapters and four token vectors; made by `load`.
+
+    Attributes:
+        lm: the `peft` model.
+        tokenizer: `DialogueTokenizer` with the ids of the four tokens.
+        dim: D, size of embeddings and hidden states.
+        fingerprint: changes with any frozen weight.
+    """
+
+    def __init__(self, lm: PeftModel, tokenizer: DialogueTokenizer, fingerprint: str) -> None:
+        super().__init__()
+        self.lm = lm
+        self.tokenizer = tokenizer
+        self.fingerprint = fingerprint
+        self.dim: int = self._table(self.lm.get_input_embeddings())[0].shape[1]
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        dtype: torch.dtype = torch.float32,
+        lora_rank: int = 16,
+        lora_alpha: int = 32,
+        lora_dropout: float = 0.0,
+        adapter: str | Path | None = None,
+    ) -> Backbone:
+        """Load a folder or a hub name, add LoRA to query and value and the four tokens.
+
+        Args:
+            name: anything `AutoModelForCausalLM.from_pretrained` takes.
+            dtype: of the frozen weights; adapters stay float32.
+            adapter: folder written by `save`, instead of fresh adapters.
+
+        Raises:
+            BackboneError: no such model, or its embeddings differ in size from its hidden states.
+        """
+        try:
+            config = AutoConfig.from_pretrained(name)
+            if getattr(config, "activation_function", None) == "gelu_new":
+                config.activation_function = "gelu_pytorch_tanh"  # the same function, fused
+            model = AutoModelForCausalLM.from_pretrained(
+                name, config=config, dtype=dtype, attn_implementation="sdpa"
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise BackboneError(
+                f"cannot load the language model {name!r}: {reason} "
+                "(give a folder with config.json, weights and tokenizer, or a hub name)"
+            ) from error
+        rows, dim = model.get_input_embeddings().weight.shape
+        if dim != model.config.hidden_size:
+            raise BackboneError(
+                f"{name!r} embeds words in {dim} dimensions but computes in "
+                f"{model.config.hidden_size}; item vectors could not stand among its words"
+            )
+        fingerprint = _fingerprint(model)
+        tok = DialogueTokenizer(tokenizer, first_special=rows)
+        _append_rows(model, len(SPECIAL_TOKENS))
+        lora = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=lora_rank,
+            lora_alpha=lora_alpha,
+            lora_dropout=lora_dropout,
+            fan_in_fan_out=model.config.model_type == "gpt2",  # its layers are Conv1D
+            trainable_token_indices=_token_layers(model, tok.special_ids),
+        )
+        with warnings.catch_warnings():  # peft reads a property that transformers 5 renames
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            if adapter is None:
+                lm = get_peft_model(model, lora)
+            else:
+                lm = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+        return cls(lm, tok, fingerprint)
+
+    def save(self, folder: Path) -> None:
+        """Adapters and token vectors as safetensors; the frozen weights stay where they are."""
+        self.lm.save_pretrained(str(folder), save_embedding_layers=False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """The frozen LM stays in evaluation mode; only the adapters' own dropout follows."""
+        super().train(mode)
+        self.lm.eval()
+        for name, module in self.lm.named_modules():
+            if "lora_dropout" in name:
+                module.train(mode)
+        return self
+
+    @property
+    def body(self) -> nn.Module:
+        """The LM without its head."""
+        return self.lm.get_base_model().base_model
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest sequence the LM has positions for, where it says so."""
+        return getattr(self.lm.config, "max_position_embeddings", None)
+
+    @staticmethod
+    def _table(module: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        """Frozen rows, trained special rows and initial special rows of a wrapped layer.
+
+        `peft` computes with a copy of the whole table in which the trained rows are replaced;
+        its gradient is as large as the table. Reading the pieces keeps that gradient at four rows.
+        """
+        adapter: Any = module.token_adapter
+        return (
+            adapter.base_layer.weight,
+            adapter.trainable_tokens_delta[ADAPTER],
+            adapter.trainable_tokens_original[ADAPTER],
+        )
+
+    def embed(self, token: Tensor, *, adapted: bool = True) -> Tensor:
+        """Word vectors (…, D) of ids (…); the four tokens as trained, or as they started."""
+        frozen, trained, initial = self._table(self.lm.get_input_embeddings())
+        x = F.embedding(token, frozen)
+        special = token >= self.tokenizer.item
+        rows = (trained if adapted else initial).to(x.dtype)
+        return x.masked_scatter(special[..., None], rows[token[special] - self.tokenizer.item])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(…, D) -> (…, V) float32, only where the caller needs them."""
+        head: Any = self.lm.get_base_model().get_output_embeddings()
+        frozen, trained, _ = self._table(head)
+        words = F.linear(hidden, frozen[: self.tokenizer.item])
+        special = F.linear(hidden, trained.to(hidden.dtype))
+        logits = torch.cat([words, special], -1)
+        bias = getattr(head.token_adapter.base_layer, "bias", None)
+        return (logits if bias is None else logits + bias).float()
+
+    def position_vectors(self, position: Tensor) -> Tensor | None:
+        """(…, D) what the LM adds for learned positions; None for rotary and the like."""
+        body: Any = self.body
+        table = getattr(body, "wpe", None)
+        if table is not None:
+            return table(position)
+        table = getattr(getattr(body, "decoder", None), "embed_positions", None)
+        if table is not None:  # OPT
+            return F.embedding(position + table.offset, table.weight)
+        return None
+
+    def forward(self, x: Tensor, position: Tensor, mask: Tensor, cache: Any = None) -> Tensor:
+        """Last hidden states (B, T, D).
+
+        Args:
+            x: (B, T, D) input vectors.
+            position: (B, T) position ids.
+            mask: (B, 1, T, T_cache + T) additive.
+            cache: a `transformers` cache to read and extend.
+        """
+        return self.body(
+            inputs_embeds=x,
+            position_ids=position,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+    def item_output(self, token: Tensor, mask: Tensor, *, adapted: bool = False) -> Tensor:
+        """C_j of Eq 1: (n, L) ids and mask -> (n, L, D), with the adapters off unless `adapted`."""
+        L = token.shape[1]
+        position = torch.arange(L, device=token.device).expand_as(token)
+        causal = torch.ones(L, L, dtype=torch.bool, device=token.device).tril()
+        dtype = self.dtype
+        allowed = (causal & mask[:, None]) | torch.eye(L, dtype=torch.bool, device=token.device)
+        bias = torch.zeros(allowed.shape, dtype=dtype, device=token.device)
+        bias = bias.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+        x = self.embed(token, adapted=adapted)
+        if adapted:
+            return self(x, position, bias)
+        with self.lm.disable_adapter():
+            return self(x, position, bias)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._table(self.lm.get_input_embeddings())[0].dtype
+
+    @contextmanager
+    def tokens_merged(self) -> Iterator[PeftModel]:
+        """For `generate`: the trained rows copied into the tables, and exactly restored after."""
+        layers: list[Any] = [
+            self.lm.get_input_embeddings(), self.lm.get_base_model().get_output_embeddings()
+        ]  # fmt: skip
+        tables = {id(t := layer.token_adapter.base_layer.weight): (t, layer) for layer in layers}
+        special = slice(self.tokenizer.item, None)
+        before = [t.data[special].clone() for t, _ in tables.values()]
+        adapters = [layer.token_adapter for layer in layers]
+        with torch.no_grad():
+            for table, layer in tables.values():
+                table.data[special] = self._table(layer)[1].to(table.dtype)
+        for adapter in adapters:
+            adapter.merged_adapters.append(ADAPTER)
+        try:
+            yield self.lm
+        finally:
+            for (table, _), rows in zip(tables.values(), before, strict=True):
+                table.data[special] = rows
+            for adapter in adapters:
+                adapter.merged_adapters.remove(ADAPTER)
+
+
+def _append_rows(model: Any, n: int) -> None:
+    """Grow the vocabulary by n rows near the mean row, the same ones every time."""
+    tables = {id(e.weight): e for e in (model.get_input_embeddings(), model.get_output_embeddings())}
+    model.resize_token_embeddings(
+        next(iter(tables.values())).weight.shape[0] + n, mean_resizing=False
+    )
+    tables = {id(e.weight): e for e in (model.get_input_embeddings(), model.get_output_embeddings())}
+    for table in tables.values():
+        with torch.no_grad():
+            words = table.weight[:-n].float()
+            noise = torch.randn(n, words.shape[1], generator=torch.Generator().manual_seed(0))
+            table.weight[-n:] = (words.mean(0) + noise * words.std(0)).to(table.weight.dtype)
+            if getattr(table, "bias", None) is not None:
+                table.bias[-n:] = table.bias[:-n].mean()
+
+
+def _token_layers(model: Any, ids: list[int]) -> dict[str, list[int]]:
+    """Which layers hold the four rows: the embedding, and the head where it is not tied to it."""
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    layers = {names[id(embedding)]: ids}
+    if head.weight is not embedding.weight:
+        layers[names[id(head)]] = ids
+    return layers
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """A hash over name, shape and two moments of every weight: cheap, and moved by any change."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        w = weight.detach().double()
+        digest.update(f"{name}{tuple(w.shape)}{w.sum().item()}{w.square().sum().item()}".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,296 @@
+"""Which points are measured, where each system ranks their targets, and how sure the numbers are.
+
+The end of the flow before `figures.py`; knows no model, only scores over the catalogue. Recall@k
+and Unique are those of the paper's section 4.1, taken over the *whole* catalogue. Two additions
+stand in every table: the points whose target nobody had mentioned before ("novel"), since repeating
+a film is not recommending it, and 95 % bootstrap intervals over dialogues, since the points of
+one dialogue are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pecrs_lib.baselines import Recommender
+from pecrs_lib.data import Catalogue, Dialogue
+from pecrs_lib.metrics import recall_at_k, unique_items
+
+Targets = Literal["all", "novel"]
+Floats = NDArray[np.float64]
+_CELLS = 2**22  # of one block of resampled dialogues: 32 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A recommender's utterance `turn` of dialogue `dialogue` (both 0-based) mentions `item`.
+
+    `novel`: neither speaker had mentioned it in an earlier utterance.
+    """
+
+    dialogue: int
+    turn: int
+    item: str
+    novel: bool
+
+
+def recommendation_points(dialogues: Sequence[Dialogue]) -> list[Point]:
+    """One point per mention in a recommender's utterance, in the order of the dialogues.
+
+    As the paper makes them (280 on INSPIRED's test set): an item named twice in one utterance is
+    two points.
+    """
+    # DEVIATION: the official code has no point for the first utterance of a dialogue (279 points).
+    return [
+        Point(d, turn, mention.item, mention.item not in before)
+        for d, dialogue in enumerate(dialogues)
+        for turn, utterance in enumerate(dialogue.utterances)
+        if utterance.role == "recommender" and utterance.mentions
+        for before in [dialogue.mentioned_before(turn)]
+        for mention in utterance.mentions
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What one system did on each of P points; row p of every array is point p."""
+
+    name: str
+    dialogue: NDArray[np.int64]  # (P,) index of the dialogue, the unit of the bootstrap
+    turn: NDArray[np.int64]  # (P,)
+    item: NDArray[np.str_]  # (P,) id of the target
+    novel: NDArray[np.bool_]  # (P,)
+    rank: Floats  # (P,) of the target, 1 = best, inf = not in the catalogue
+    top1: NDArray[np.int64]  # (P,) catalogue row of the item ranked first
+
+    def __post_init__(self) -> None:
+        shapes = {f.name: getattr(self, f.name).shape for f in fields(self) if f.name != "name"}
+        if len(set(shapes.values())) != 1 or self.rank.ndim != 1:
+            raise ValueError(f"predictions of {self.name!r} need (P,) arrays, got {shapes}")
+        if not (self.rank >= 1).all():  # false for NaN as well
+            raise ValueError(f"ranks of {self.name!r} start at 1, got {self.rank.min()}")
+
+    def __len__(self) -> int:
+        return len(self.rank)
+
+    def of(self, targets: Targets) -> Self:
+        """Only the points of a target set; ``"all"`` or ``"novel"``, else ValueError."""
+        if targets not in ("all", "novel"):
+            raise ValueError(f"targets must be 'all' or 'novel', got {targets!r}")
+        keep = self.novel | (targets == "all")
+        arrays = (getattr(self, f.name)[keep] for f in fields(self)[1:])
+        return type(self)(self.name, *arrays)
+
+    def save(self, path: str | Path) -> None:
+        """Write an ``.npz`` file (no pickles), the whole record of a run."""
+        with Path(path).open("wb") as file:
+            arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote; a field too many or too few raises ValueError with the path."""
+        with np.load(path, allow_pickle=False) as file:
+            if set(file.files) != {f.name for f in fields(cls)}:
+                raise ValueError(f"{path}: not saved predictions, its arrays are {file.files}")
+            values = {name: file[name] for name in file.files}
+        return cls(**{**values, "name": str(values["name"])})
+
+
+def ranks_from_scores(scores: Floats, targets: NDArray[np.int64]) -> Floats:
+    """Rank of a target among all N items: scores (P, N), catalogue rows (P,) → (P,), 1 = best.
+
+    Ties are broken by catalogue order: of equal scores the lower row comes first, the order in
+    which a stable sort lists them. It needs no randomness and never favours the target, unlike
+    "count the strictly better", which gives a constant score R@1 = 100 %. Its price: a catalogue in
+    another order moves the targets that tie (on INSPIRED popularity's R@50 by 0.4 points).
+
+    A target row of -1, not in the catalogue, has rank inf. NaN scores, an empty catalogue and rows
+    outside [-1, N) raise ValueError.
+    """
+    if scores.ndim != 2 or targets.shape != scores.shape[:1] or not scores.shape[1]:
+        raise ValueError(f"(P, N) scores and (P,) rows: got {scores.shape}, {targets.shape}")
+    if np.isnan(scores).any():
+        p, j = np.argwhere(np.isnan(scores))[0]
+        raise ValueError(f"the score of point {p} and item row {j} is NaN")
+    known = targets >= 0
+    if (targets < -1).any() or (targets >= scores.shape[1]).any():
+        raise ValueError(f"target rows must be in [-1, {scores.shape[1]}), got {targets}")
+    own = np.take_along_axis(scores, np.where(known, targets, 0)[:, None], axis=1)  # (P, 1)
+    earlier = np.arange(scores.shape[1]) < targets[:, None]  # (P, N)
+    ahead = (scores > own).sum(axis=1) + ((scores == own) & earlier).sum(axis=1)  # (P,)
+    return np.where(known, ahead + 1.0, np.inf)
+
+
+def predict(
+    system: Recommender, dialogues: Sequence[Dialogue], catalogue: Catalogue
+) -> Predictions:
+    """Rank the target of every recommendation point with any object that has `name` and `scores`.
+
+    `scores` is called once per turn with points, with the utterances before that turn and nothing
+    else, and must return (N,) without NaN (ValueError otherwise).
+    """
+
+    def score_turns(dialogue: Dialogue, turns: Sequence[int]) -> Floats:
+        histories = (Dialogue(dialogue.id, dialogue.utterances[:turn]) for turn in turns)
+        return np.stack([system.scores(history) for history in histories])  # (turns, N)
+
+    return predict_turns(system.name, score_turns, dialogues, catalogue)
+
+
+def predict_turns(
+    name: str,
+    score_turns: Callable[[Dialogue, Sequence[int]], Floats],
+    dialogues: Sequence[Dialogue],
+    catalogue: Catalogue,
+) -> Predictions:
+    """`predict` for a system that scores all turns of a dialogue in one pass.
+
+    ``score_turns(dialogue, turns) -> (len(turns), N)`` is called once per dialogue with points. It
+    is given the whole dialogue: that row t depends on utterances before turn t only is its promise.
+    """
+    points = recommendation_points(dialogues)
+    ranks, firsts = [np.empty(0)], [np.empty(0, np.int64)]
+    for d, group in groupby(points, key=lambda point: point.dialogue):
+        of_dialogue = list(group)
+        turns = list(dict.fromkeys(point.turn for point in of_dialogue))
+        scores = np.asarray(score_turns(dialogues[d], turns))
+        if scores.shape != (len(turns), len(catalogue)):
+            raise ValueError(
+                f"{name!r} gave scores of shape {scores.shape} for {len(turns)} turns of dialogue "
+                f"{dialogues[d].id!r} and {len(catalogue)} items"
+            )
+        targets = np.array([catalogue.row.get(point.item, -1) for point in of_dialogue])
+        turn_of = np.array([turns.index(point.turn) for point in of_dialogue])
+        ranks.append(ranks_from_scores(scores[turn_of], targets))
+        firsts.append(scores.argmax(axis=1)[turn_of])  # argmax takes the lowest row of a tie
+    return Predictions(
+        name=name,
+        dialogue=np.array([point.dialogue for point in points], dtype=np.int64),
+        turn=np.array([point.turn for point in points], dtype=np.int64),
+        item=np.array([point.item for point in points], dtype=np.str_),
+        novel=np.array([point.novel for point in points], dtype=np.bool_),
+        rank=np.concatenate(ranks),
+        top1=np.concatenate(firsts),
+    )
+
+
+def recall_table(
+    predictions: Sequence[Predictions],
+    k: Sequence[int] = (1, 10, 50),
+    samples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Recall@k with 95 % intervals and Unique: a row per system and target set.
+
+    Columns ``system``, ``targets`` ("all" or "novel"), ``n`` (points), then per k ``R@k``,
+    ``R@k_low``, ``R@k_high`` in percent, then ``Unique``, the distinct top-1 items. An interval
+    spans the 2.5 % and 97.5 % quantiles over `samples` resamples of the dialogues that have a point
+    in the set. All systems see the same resamples. A set without points has n = 0 and NaN recalls.
+    """
+    rows: list[dict[str, Any]] = []
+    for system, targets in ((p, t) for p in predictions for t in ("all", "novel")):
+        points = system.of(targets)  # type: ignore[arg-type]  # mypy widens the literals to str
+        row: dict[str, Any] = {"system": system.name, "targets": targets, "n": len(points)}
+        hits = points.rank[:, None] <= np.array(k)  # (P, K); False for inf
+        low, high = _interval(_resampled_means(points.dialogue, hits, samples, seed))
+        for i, cut in enumerate(k):
+            value = recall_at_k(points.rank, cut) if len(points) else np.nan
+            row |= {f"R@{cut}": value, f"R@{cut}_low": low[i], f"R@{cut}_high": high[i]}
+        rows.append(row | {"Unique": unique_items(points.top1)})
+    return pd.DataFrame(rows)
+
+
+def as_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """`recall_table` as plain values for a JSON file, one dict per row.
+
+    Each ``R@k`` becomes ``{"value": …, "low": …, "high": …}``; NaN becomes None, for JSON has none.
+    """
+    records: list[dict[str, Any]] = []
+    for row in table.to_dict(orient="records"):
+        plain = {str(key): None if pd.isna(value) else value for key, value in row.items()}
+        record: dict[str, Any] = {}
+        for key, value in plain.items():
+            if f"{key}_low" in plain:
+                record[key] = dict(value=value, low=plain[f"{key}_low"], high=plain[f"{key}_high"])
+            elif not key.startswith("R@"):
+                record[key] = value
+        records.append(record)
+    return records
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Recall@k of one system minus that of another on the same points, in percentage points."""
+
+    k: int
+    n: int  # points
+    difference: float
+    low: float
+    high: float
+    p_value: float  # two-sided, of no difference
+
+
+def paired_bootstrap(
+    a: Predictions,
+    b: Predictions,
+    k: int,
+    targets: Targets = "all",
+    samples: int = 2000,
+    seed: int = 0,
+) -> PairedDifference:
+    """Does `a` recall more than `b`? Both are resampled together, so what they share cancels.
+
+    The interval is the 95 % percentile interval over dialogues. The p-value is twice the share of
+    resamples on the far side of zero (zero counts as both sides), (1 + count) / (1 + samples), at
+    most 1: so it is never 0, and 1 for equal systems. Different points or none raise ValueError.
+    """
+    a, b = a.of(targets), b.of(targets)
+    for name in ("dialogue", "turn", "item", "novel"):
+        if not np.array_equal(getattr(a, name), getattr(b, name)):
+            raise ValueError(f"{a.name!r} and {b.name!r} differ in {name}: not the same points")
+    if not len(a):
+        raise ValueError(f"no {targets} points to compare {a.name!r} and {b.name!r} on")
+    gain = (a.rank <= k).astype(float) - (b.rank <= k)  # (P,) in {-1, 0, 1}
+    means = _resampled_means(a.dialogue, gain[:, None], samples, seed)  # (samples, 1)
+    low, high = _interval(means)
+    tail = 1 + min(int((means <= 0).sum()), int((means >= 0).sum()))
+    difference = recall_at_k(a.rank, k) - recall_at_k(b.rank, k)
+    p_value = min(1.0, 2 * tail / (1 + samples))
+    return PairedDifference(k, len(a), difference, float(low[0]), float(high[0]), p_value)
+
+
+def _interval(means: Floats) -> Floats:
+    """(samples, K) means → (2, K): the 95 % percentile interval, in percent."""
+    return 100 * np.quantile(means, (0.025, 0.975), axis=0)
+
+
+def _resampled_means(dialogue: NDArray[np.int64], values: Any, samples: int, seed: int) -> Floats:
+    """Means of (P, K) values over bootstrap resamples of whole dialogues: (samples, K).
+
+    A resample is how often each of the G dialogues was drawn (multinomial), so its sums are a
+    product of those counts with the sums per dialogue: nothing of size samples × P is ever made.
+    """
+    groups, group_of = np.unique(dialogue, return_inverse=True)
+    if not len(groups):
+        return np.full((samples, values.shape[1]), np.nan)
+    sums = np.zeros((len(groups), values.shape[1] + 1))  # (G, K + 1): the last counts points
+    np.add.at(sums, group_of, np.column_stack([values, np.ones(len(values))]))
+    totals = np.concatenate([drawn @ sums for drawn in _draws(len(groups), samples, seed)])
+    return totals[:, :-1] / totals[:, -1:]
+
+
+def _draws(groups: int, samples: int, seed: int) -> Iterator[Floats]:
+    """Blocks of (≤ samples, G) counts: how often each of G groups is drawn in G draws."""
+    generator = np.random.default_rng(seed)
+    block = max(1, _CELLS // groups)
+    for start in range(0, samples, block):
+        size = min(block, samples - start)
+        yield generator.multinomial(groups, np.full(groups, 1 / groups), size=size) * 1.0

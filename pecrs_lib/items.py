@@ -1,0 +1,253 @@
+"""Items as text, and the vector of an item: LM features, learnable pooling, item head (Eq 1).
+
+Comes after `data`, before the model. The backbone is frozen and the paper stops its gradient on
+the item side, so with the adapters off the LM's output for an item text never changes: it is
+computed once for the whole catalogue and kept on disk, and training touches pooling and head only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pecrs_lib.context import DialogueTokenizer
+from pecrs_lib.data.schema import Catalogue, Movie
+
+FIELDS = ("title", "actors", "directors", "genres", "plot")
+Progress = Callable[[Iterable[slice]], Iterable[slice]]
+
+
+def item_fields(movie: Movie, fields: Sequence[str] = FIELDS) -> list[str]:
+    """The texts between the [SEP]s of ``Title [SEP] Actors [SEP] Director(s) [SEP] Genre(s) [SEP]
+    Plot`` (section 3.2); an unknown or dropped field leaves its place empty.
+
+    Raises:
+        ValueError: a field that items do not have.
+    """
+    if unknown := set(fields) - set(FIELDS):
+        raise ValueError(f"unknown item fields {sorted(unknown)}; there are {FIELDS}")
+    text = {
+        "title": movie.name,
+        "actors": ", ".join(movie.actors),
+        "directors": ", ".join(movie.directors),
+        "genres": ", ".join(movie.genres),
+        "plot": movie.plot,
+    }
+    return [text[name] if name in fields else "" for name in FIELDS]
+
+
+def tokenize_items(
+    catalogue: Catalogue,
+    tok: DialogueTokenizer,
+    *,
+    fields: Sequence[str] = FIELDS,
+    item_tokens: int = 160,
+) -> tuple[list[list[int]], int]:
+    """Token ids of every item text, and how many texts were longer than `item_tokens` and cut."""
+    texts = [" ".join(part.split()) for movie in catalogue for part in item_fields(movie, fields)]
+    encoded = tok.encode([f" {text}" if text else "" for text in texts])
+    step = len(FIELDS)
+    items = [_join(encoded[k : k + step], tok.sep) for k in range(0, len(encoded), step)]
+    return [item[:item_tokens] for item in items], sum(len(item) > item_tokens for item in items)
+
+
+def _join(parts: list[list[int]], sep: int) -> list[int]:
+    joined = list(parts[0])
+    for part in parts[1:]:
+        joined += [sep, *part]
+    return joined
+
+
+@dataclass(frozen=True)
+class ItemFeatures:
+    """The LM's outputs C_j for every token of every item text, one after the other.
+
+    Attributes:
+        values: (S, D) float16, S tokens in all; often a memory-mapped file.
+        offset: (N + 1,) item j is ``values[offset[j]:offset[j + 1]]``.
+    """
+
+    values: Tensor
+    offset: Tensor
+
+    def __len__(self) -> int:
+        return len(self.offset) - 1
+
+    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of some items: (n, L, D) float32 with zeros as padding, and mask (n, L)."""
+        start, length = self.offset[rows], (self.offset[1:] - self.offset[:-1])[rows]
+        step = torch.arange(int(length.max()), device=rows.device)
+        mask = step < length[:, None]
+        index = torch.where(mask, start[:, None] + step, 0)
+        values = self.values[index.reshape(-1)].view(*index.shape, -1).float()
+        return values * mask[..., None], mask
+
+    def to(self, device: torch.device | str) -> ItemFeatures:
+        return ItemFeatures(self.values.to(device), self.offset.to(device))
+
+
+def pool(C: Tensor, w: Tensor, mask: Tensor) -> Tensor:
+    """The pooling of Eq 1, wᵀ·C_j: a learned weighted mean of an item's tokens.
+
+    DEVIATION: the paper leaves open how one w fits texts of every length. Here w scores each token
+    by its features and a softmax over the *real* tokens turns scores into weights, so padding
+    changes nothing; w = 0 is the plain mean.
+
+    Args:
+        C: (n, L, D) token features.
+        w: (D,) learned.
+        mask: (n, L) True for real tokens; at least one per item.
+
+    Returns:
+        (n, D).
+    """
+    score = (C @ w).masked_fill(~mask, torch.finfo(C.dtype).min)  # (n, L)
+    return (score.softmax(-1)[:, None] @ C)[:, 0]  # (n, 1, L) @ (n, L, D) -> (n, D)
+
+
+class Head(nn.Sequential):
+    """Two-layer MLP with ReLU, the form of f, g and h_item: (…, D) -> (…, D_out).
+
+    DEVIATION: a layer norm without weights stands in front. A few dimensions of GPT-2's last
+    layer are a hundred times larger than the rest and would be all the MLP sees.
+    """
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__(
+            nn.LayerNorm(dim, elementwise_affine=False),
+            nn.Linear(dim, dim),
+            nn.ReLU(),
+            nn.Linear(dim, out),
+        )
+
+
+class ItemEncoder(nn.Module):
+    """v_j = h_item(wᵀ·C_j), Eq 1.
+
+    Args:
+        dim: D.
+        scale: standard deviation of the LM's word embeddings. Item vectors start on that scale,
+            because the LM reads them among words.
+    """
+
+    def __init__(self, dim: int, scale: float) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(dim))
+        self.h_item = Head(dim, dim)
+        with torch.no_grad():
+            sample = self.h_item(torch.randn(256, dim, generator=torch.Generator().manual_seed(0)))
+            last = self.h_item[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.mul_(scale / sample.std())
+            last.bias.mul_(scale / sample.std())
+
+    def forward(self, C: Tensor, mask: Tensor) -> Tensor:
+        """(n, L, D) token features and their mask (n, L) -> (n, D) item vectors."""
+        return self.h_item(pool(C, self.w, mask))
+
+    def catalogue(self, features: ItemFeatures, chunk: int = 512) -> Tensor:
+        """(N, D) vectors of the whole catalogue, a length-sorted chunk of items at a time."""
+        length = features.offset[1:] - features.offset[:-1]
+        order = length.argsort()
+        parts = [self(*features.gather(rows)) for rows in order.split(chunk)]
+        return torch.cat(parts)[order.argsort()]
+
+
+def encode_items(
+    tokens: Sequence[Sequence[int]],
+    lm_output: Callable[[Tensor, Tensor], Tensor],
+    *,
+    dim: int,
+    device: torch.device | str = "cpu",
+    batch_tokens: int = 4096,
+    progress: Progress = iter,
+    out: np.ndarray | None = None,
+) -> ItemFeatures:
+    """The LM's outputs for every item text, in length-sorted batches without the LM head.
+
+    Args:
+        tokens: token ids of each item; none may be empty.
+        lm_output: (n, L) ids and mask -> (n, L, D); runs without gradient.
+        batch_tokens: padded tokens in one forward pass.
+        progress: wraps the batches, e.g. `tqdm`.
+        out: (S, D) float16 to write into, e.g. a memory map.
+
+    Raises:
+        ValueError: an item without text, or a feature that half precision cannot hold.
+    """
+    length = np.array([len(item) for item in tokens], dtype=np.int64)
+    if len(length) == 0 or length.min() == 0:
+        raise ValueError(f"item {int(length.argmin()) if len(length) else 0} has no text to encode")
+    offset = np.concatenate([[0], np.cumsum(length)])
+    values = np.empty((offset[-1], dim), np.float16) if out is None else out
+    order = np.argsort(-length, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, batch_tokens // int(length[order[start]]))
+        batches.append(slice(start, start + size))
+        start += size
+    for batch in progress(batches):
+        rows = order[batch]
+        mask = np.arange(length[rows[0]]) < length[rows][:, None]
+        ids = np.zeros(mask.shape, dtype=np.int64)
+        ids[mask] = np.concatenate([tokens[j] for j in rows])
+        with torch.no_grad():
+            C = lm_output(
+                torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+            ).float()
+        flat = C.cpu().numpy()[mask].astype(np.float16)
+        if not np.isfinite(flat).all():
+            raise ValueError("an item feature exceeds the range of float16")
+        where = (offset[:-1][rows][:, None] + np.arange(mask.shape[1]))[mask]
+        values[where] = flat
+    return ItemFeatures(torch.from_numpy(values), torch.from_numpy(offset))
+
+
+def cached_features(
+    tokens: Sequence[Sequence[int]],
+    lm_output: Callable[[Tensor, Tensor], Tensor],
+    *,
+    dim: int,
+    backbone: str,
+    cache_dir: Path,
+    device: torch.device | str = "cpu",
+    progress: Progress = iter,
+) -> ItemFeatures:
+    """`encode_items`, kept in a memory-mapped file named after everything it depends on.
+
+    Args:
+        backbone: fingerprint of the frozen LM; with the token ids it makes the file's name, so a
+            changed text, tokenizer or weight is encoded anew.
+        cache_dir: made when missing. A file appears there only once it is complete.
+    """
+    key = hashlib.sha256(json.dumps([backbone, dim, [list(t) for t in tokens]]).encode())
+    path = cache_dir / f"items-{key.hexdigest()[:24]}.f16"
+    length = [len(item) for item in tokens]
+    shape = (sum(length), dim)
+    if not (path.exists() and path.stat().st_size == shape[0] * dim * 2):
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=cache_dir, prefix=f"{path.name}.")
+        os.close(handle)
+        try:
+            out = np.memmap(name, np.float16, "w+", shape=shape)
+            encode_items(
+                tokens, lm_output, dim=dim, device=device, progress=progress, out=out
+            )
+            out.flush()
+            del out
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    values = np.memmap(path, np.float16, "c", shape=shape)  # copy-on-write: the file stays as it is
+    offset = torch.tensor([0, *length]).cumsum(0)
+    return ItemFeatures(torch.from_numpy(values), offset)

@@ -1,0 +1,88 @@
+"""The losses of the paper as functions of tensors: Eq 3, 4, 5, 7 and 8.
+
+No model, tokenizer or device in here; local names are the equations' names.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def angular_distance(a: Tensor, b: Tensor) -> Tensor:
+    """√(2(1 − cos(a, b))) of section 3.3: the chord between two directions, from 0 to 2.
+
+    Shapes broadcast over all but the last axis, (…, D) × (…, D) -> (…).
+    """
+    cos = (F.normalize(a, dim=-1) * F.normalize(b, dim=-1)).sum(-1)
+    return _chord(cos)
+
+
+def pairwise_angular_distance(a: Tensor, b: Tensor) -> Tensor:
+    """The same for every pair, by one matrix product: (…, P, D) × (…, M, D) -> (…, P, M)."""
+    return _chord(F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).transpose(-1, -2))
+
+
+def _chord(cos: Tensor) -> Tensor:
+    # the slope is infinite at distance 0; below 1e-3 the distance stays put and pulls no more
+    return torch.sqrt((2 - 2 * cos).clamp_min(1e-6))
+
+
+def retrieval_loss(distance: Tensor, temperature: float, data_points: int) -> Tensor:
+    """Eq 3 and 4: noise-contrastive loss of P queries, each against its item and M negatives.
+
+    DEVIATION: read literally, Eq 3 puts the angular *distance* in the exponent, which would pull
+    queries towards negatives. Nearer must be more similar, so the distance enters with a minus
+    sign, and divided by a temperature, because it spans only [0, 2].
+
+    Args:
+        distance: (P, 1 + M) from f(d_t) to v_p in column 0, then to the negatives v'_j.
+        data_points: |D|, all data points of the batch; those that recommend nothing add 0.
+
+    Returns:
+        (): the sum over points divided by |D|.
+    """
+    log_E = F.log_softmax(-distance / temperature, dim=1)
+    return -log_E[:, 0].sum() / max(data_points, 1)
+
+
+def rerank_loss(r: Tensor, data_points: int) -> Tensor:
+    """Eq 5: cross-entropy of the scores (P, 1 + M) with the recommended item in column 0.
+
+    The paper shuffles r and Y jointly, against a bias of position; candidates here have no
+    position and cannot see each other, so shuffling changes nothing (there is a test).
+
+    Args:
+        r: (P, 1 + M) scores of the points that recommend.
+        data_points: |D|, all data points of the batch; those that recommend nothing add 0.
+    """
+    Y = torch.zeros(len(r), dtype=torch.int64, device=r.device)
+    return F.cross_entropy(r, Y, reduction="sum") / max(data_points, 1)
+
+
+def response_loss(nll: Tensor, response_of: Tensor, responses: int) -> Tensor:
+    """Eq 7: the mean over responses of the mean over their tokens.
+
+    Args:
+        nll: (R,) −log p of each response token.
+        response_of: (R,) the response it belongs to, 0 … responses − 1.
+        responses: |D|.
+    """
+    zeros = nll.new_zeros(responses)
+    total = zeros.index_add(0, response_of, nll)
+    n = zeros.index_add(0, response_of, torch.ones_like(nll))
+    return (total / n.clamp_min(1)).sum() / max(responses, 1)
+
+
+def joint_loss(
+    L_recall: Tensor,
+    L_rerank: Tensor,
+    L_gen: Tensor,
+    *,
+    alpha: float,
+    beta: float,
+    gamma: float,
+) -> Tensor:
+    """Eq 8."""
+    return alpha * L_recall + beta * L_rerank + gamma * L_gen

@@ -1,0 +1,272 @@
+"""PECRS: one frozen LM, LoRA, four tokens, and the heads f, g and h_item (section 3 of the paper).
+
+Comes after `packing`, `items` and `losses`; trained by `training`, used by `recommend` and
+`generation`. One forward pass over trunks and branches gives the three losses of every turn.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pecrs_lib.backbone import Backbone
+from pecrs_lib.config import Config
+from pecrs_lib.data.schema import Catalogue
+from pecrs_lib.items import (
+    Head,
+    ItemEncoder,
+    ItemFeatures,
+    Progress,
+    cached_features,
+    encode_items,
+    tokenize_items,
+)
+from pecrs_lib.losses import (
+    joint_loss,
+    pairwise_angular_distance,
+    rerank_loss,
+    response_loss,
+    retrieval_loss,
+)
+from pecrs_lib.packing import Batch, additive, visible
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The three losses of a batch, each (), and what they are averaged over."""
+
+    recall: Tensor
+    rerank: Tensor
+    gen: Tensor
+    points: int
+    responses: int
+
+    def joint(self, config: Config) -> Tensor:
+        return joint_loss(
+            self.recall, self.rerank, self.gen,
+            alpha=config.alpha, beta=config.beta, gamma=config.gamma,
+        )  # fmt: skip
+
+
+class PECRS(nn.Module):
+    """The model. Make one with `from_backbone`, or load a trained one with `from_pretrained`.
+
+    Attributes:
+        config: how it was built and trained.
+        backbone: the LM with its adapters and tokenizer.
+        items: pooling and item head (Eq 1).
+        f: projection of queries and of candidates read in context.
+        g: score of a candidate.
+    """
+
+    def __init__(self, config: Config, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        dim = backbone.dim
+        table = backbone.embed(torch.arange(min(4096, backbone.tokenizer.item)))
+        self.items = ItemEncoder(dim, float(table.detach().float().std()))
+        self.f = Head(dim, dim)
+        self.g = Head(dim, 1)
+        limit = backbone.max_positions
+        if limit is not None and config.window > limit:
+            raise ValueError(
+                f"window={config.window} is longer than the {limit} positions of "
+                f"{config.backbone!r}; lower window, context_tokens and utterance_tokens"
+            )
+
+    @classmethod
+    def from_backbone(cls, config: Config) -> PECRS:
+        """Fresh adapters and heads on `config.backbone`; heads are drawn with `config.seed`."""
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            backbone = Backbone.load(
+                config.backbone,
+                dtype=getattr(torch, config.dtype),
+                lora_rank=config.lora_rank,
+                lora_alpha=config.lora_alpha,
+                lora_dropout=config.lora_dropout,
+            )
+            return cls(config, backbone)
+
+    # -- saving and loading ---------------------------------------------------------------------
+
+    def _heads(self) -> dict[str, nn.Module]:
+        return {"items": self.items, "f": self.f, "g": self.g}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Adapters, token vectors, heads (safetensors) and config; not the backbone."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backbone.save(folder / "adapter")
+        heads = {
+            f"{name}.{key}": value.contiguous()
+            for name, head in self._heads().items()
+            for key, value in head.state_dict().items()
+        }
+        save_file(heads, folder / "heads.safetensors")
+        record = {"config": self.config.to_dict(), "backbone": self.backbone.fingerprint}
+        (folder / "pecrs.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, backbone: str | None = None) -> PECRS:
+        """Load what `save_pretrained` wrote.
+
+        Args:
+            backbone: where the frozen LM is, when it has moved since training.
+
+        Raises:
+            FileNotFoundError: not such a folder.
+            ValueError: the backbone's weights are not those it was trained with.
+        """
+        folder = Path(folder)
+        record_path = folder / "pecrs.json"
+        if not record_path.exists():
+            raise FileNotFoundError(f"{folder} is no PECRS checkpoint: it has no pecrs.json")
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+        config = Config.from_dict(record["config"])
+        if backbone is not None:
+            config = config.with_(backbone=backbone)
+        loaded = Backbone.load(
+            config.backbone, dtype=getattr(torch, config.dtype), adapter=folder / "adapter"
+        )
+        if loaded.fingerprint != record["backbone"]:
+            raise ValueError(
+                f"{folder} was trained on other weights than those of {config.backbone!r}; "
+                "point backbone= at the original"
+            )
+        model = cls(config, loaded)
+        state = load_file(folder / "heads.safetensors")
+        for name, head in model._heads().items():
+            own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+            head.load_state_dict(own)
+        return model
+
+    # -- what is trained ------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return self.items.w.device
+
+    def parameter_table(self) -> dict[str, int]:
+        """Numbers of weights: of the frozen LM, of each trained part, and trained in percent."""
+        count: dict[str, int] = {"frozen": 0, "LoRA": 0, "tokens": 0}
+        for name, p in self.backbone.named_parameters():
+            part = "tokens" if "trainable_tokens" in name else "LoRA" if "lora_" in name else ""
+            count[part if p.requires_grad else "frozen"] += p.numel()
+        for name, head in {"items": self.items, "f": self.f, "g": self.g}.items():
+            count[name] = sum(p.numel() for p in head.parameters())
+        return count
+
+    @property
+    def trainable_share(self) -> float:
+        """Trained weights over all weights, 0 to 1 (the paper: around 0.05)."""
+        table = self.parameter_table()
+        return 1 - table["frozen"] / sum(table.values())
+
+    # -- items ----------------------------------------------------------------------------------
+
+    def item_features(
+        self,
+        catalogue: Catalogue,
+        *,
+        cache_dir: Path | None = None,
+        adapted: bool = False,
+        progress: Progress = iter,
+        **texts: Any,
+    ) -> ItemFeatures:
+        """LM features of every item text.
+
+        Args:
+            cache_dir: keep them in a file there; only with the adapters off, where they last.
+            adapted: encode with the adapters and trained tokens as they are now.
+            texts: `fields` of `tokenize_items`, to drop some.
+        """
+        tok = self.backbone.tokenizer
+        tokens, _ = tokenize_items(
+            catalogue, tok, item_tokens=self.config.item_tokens, **texts
+        )
+
+        def lm_output(ids: Tensor, mask: Tensor) -> Tensor:
+            return self.backbone.item_output(ids, mask, adapted=adapted)
+
+        dim = self.backbone.dim
+        if cache_dir is None or adapted:
+            return encode_items(
+                tokens, lm_output, dim=dim, device=self.device, progress=progress
+            )
+        return cached_features(
+            tokens, lm_output, dim=dim, device=self.device, progress=progress,
+            backbone=f"{self.backbone.fingerprint}-{self.config.dtype}", cache_dir=cache_dir,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def encode_catalogue(self, features: ItemFeatures) -> Tensor:
+        """(N, D) item vectors v_j (Eq 1) of the whole catalogue."""
+        return self.items.catalogue(features)
+
+    # -- one pass -------------------------------------------------------------------------------
+
+    def inputs(self, batch: Batch, v: Tensor, row_of: Tensor) -> Tensor:
+        """(B, T, D) what the LM reads: words, item vectors in their slots, candidates unplaced.
+
+        Args:
+            v: (n, D) vectors of the items that occur in the batch.
+            row_of: (N,) catalogue row -> row of v.
+        """
+        x = self.backbone.embed(batch.token)
+        slot = batch.item >= 0
+        x = x.masked_scatter(slot[..., None], v[row_of[batch.item[slot]]].to(x.dtype))
+        placed = self.backbone.position_vectors(batch.position)
+        if placed is not None:
+            x = x - placed * batch.without_position[..., None]
+        return x
+
+    def hidden(self, batch: Batch, v: Tensor, row_of: Tensor, cache: Any = None) -> Tensor:
+        """(B, T, D) the LM's last hidden states of a packed batch, in one pass."""
+        x = self.inputs(batch, v, row_of)
+        mask = additive(visible(batch.layout, batch.layout), x.dtype)
+        return self.backbone(x, batch.position, mask, cache)
+
+    def query(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """(P, D) f(d_t) for the points of a batch."""
+        return self.f(hidden[batch.query_row, batch.query_column].float())
+
+    def candidate_scores(self, hidden: Tensor) -> Tensor:
+        """r_j = g(q_j) with q_j = f(LM output): (…, D) -> (…)."""
+        return self.g(self.f(hidden.float()))[..., 0]
+
+    def token_nll(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """(R,) −log p of every scored response token; logits exist at these positions only."""
+        logits = self.backbone.logits(hidden[batch.response_row, batch.response_column])
+        return F.cross_entropy(logits, batch.response_label, reduction="none")
+
+    def forward(self, batch: Batch, features: ItemFeatures) -> Losses:
+        """The three losses of a batch (Eq 4, 5, 7)."""
+        present = torch.zeros(len(features), dtype=torch.bool, device=self.device)
+        present[batch.item[batch.item >= 0]] = True
+        present[batch.retrieval_negative] = True
+        rows = present.nonzero()[:, 0]
+        row_of = present.cumsum(0) - 1  # catalogue row -> row of v
+        v = self.items(*features.gather(rows)) if len(rows) else features.values[:0].float()
+        hidden = self.hidden(batch, v, row_of)
+
+        d = self.query(hidden, batch)
+        against = torch.cat([batch.positive[:, None], batch.retrieval_negative], 1)
+        distance = pairwise_angular_distance(d, v).gather(1, row_of[against])  # (P, 1 + M')
+        r = self.candidate_scores(hidden[batch.query_row[:, None], batch.candidate_column])
+        nll = self.token_nll(hidden, batch)
+        return Losses(
+            recall=retrieval_loss(distance, self.config.temperature, batch.responses),
+            rerank=rerank_loss(r, batch.responses),
+            gen=response_loss(nll, batch.response_of, batch.responses),
+            points=len(batch.positive),
+            responses=batch.responses,
+        )

@@ -1,0 +1,103 @@
+"""PECRS the slow, obvious way: three forward passes for every data point, as the paper tells it.
+
+No packing, no branches, no cache: each pass is one sequence for one point, built from the
+utterances again. The one-pass model is compared with it at tight tolerances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pecrs_lib.context import Turn, Window
+from pecrs_lib.losses import angular_distance
+from pecrs_lib.model import PECRS
+
+
+@dataclass
+class PointResult:
+    """What the three passes say of one data point."""
+
+    decision: Tensor | None  # nll of [REC] or System: as the turn's first token
+    nll: Tensor  # (tokens of the response,)
+    distance: Tensor | None = None  # (1 + M',)
+    score: Tensor | None = None  # (1 + M,)
+
+
+def embed(model: PECRS, token: Tensor, item: Tensor, v: Tensor) -> Tensor:
+    """(T, D) of one sequence; v is (N, D)."""
+    x = model.backbone.embed(token).clone()
+    for t in range(len(token)):
+        if item[t] >= 0:
+            x[t] = v[item[t]]
+    return x
+
+
+def run(model: PECRS, x: Tensor, candidates: Tensor | None = None) -> Tensor:
+    """Hidden states of context x (T, D) with candidates (M, D) behind it, loops spelled out."""
+    T, M = len(x), 0 if candidates is None else len(candidates)
+    position = torch.cat([torch.arange(T), torch.full((M,), T)])
+    if candidates is not None:
+        placed = model.backbone.position_vectors(torch.full((M,), T))
+        x = torch.cat([x, candidates if placed is None else candidates - placed])
+    mask = torch.full((T + M, T + M), torch.finfo(x.dtype).min)
+    for q in range(T + M):
+        for k in range(T + M):
+            if (k < T and k <= q) or k == q:
+                mask[q, k] = 0
+    return model.backbone(x[None], position[None], mask[None, None])[0]
+
+
+def points_of(window: Window, turn: Turn) -> list[int | None]:
+    return list(turn.items) or [None]
+
+
+def three_passes(
+    model: PECRS,
+    window: Window,
+    turn: Turn,
+    item: int | None,
+    v: Tensor,
+    retrieval_negative: Tensor,
+    rerank_negative: Tensor,
+    response_tokens: int = 64,
+) -> PointResult:
+    """The paper's three passes for one data point; negatives are (M,) catalogue rows."""
+    tok = model.backbone.tokenizer
+    token, slot = torch.from_numpy(window.token), torch.from_numpy(window.item)
+    past, past_slot = token[: turn.start], slot[: turn.start]
+    rec, none = torch.tensor([tok.rec]), torch.tensor([-1])
+
+    # pass 1: the query (Eq 2)
+    distance = score = None
+    if item is not None:
+        D_t = embed(model, torch.cat([past, rec]), torch.cat([past_slot, none]), v)
+        d = model.f(run(model, D_t)[-1])
+        rows = torch.cat([torch.tensor([item]), retrieval_negative])
+        distance = torch.stack([angular_distance(d, v[j]) for j in rows])
+        # pass 2: the candidates (Eq 5)
+        rows = torch.cat([torch.tensor([item]), rerank_negative])
+        out = run(model, D_t, v[rows])[len(D_t) :]
+        score = torch.stack([model.g(model.f(h))[0] for h in out])
+
+    # pass 3: the response (Eq 6, 7)
+    response = token[turn.response : turn.end][:response_tokens]
+    speaker = torch.tensor(tok.speaker["recommender"])
+    prompt, prompt_slot = [past], [past_slot]
+    if item is not None:
+        prompt.append(torch.tensor([tok.rec, tok.item, tok.rec_end]))
+        prompt_slot.append(torch.tensor([-1, item, -1]))
+    prompt.append(speaker)
+    prompt_slot.append(torch.full_like(speaker, -1))
+    ids = torch.cat([*prompt, response])
+    slots = torch.cat([*prompt_slot, torch.full_like(response, -1)])
+    hidden = run(model, embed(model, ids, slots, v))
+    start = len(ids) - len(response)
+    logits = model.backbone.logits(hidden[start - 1 : -1])
+    nll = F.cross_entropy(logits, response, reduction="none")
+    opening = model.backbone.logits(hidden[turn.start - 1])
+    decision = F.cross_entropy(opening[None], token[turn.start : turn.start + 1])
+    return PointResult(decision, nll, distance, score)

@@ -1,0 +1,113 @@
+"""One pass over trunk and branches equals three passes per data point, gradients included."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pecrs_lib.config import Config
+from pecrs_lib.context import Window, encode_dialogues
+from pecrs_lib.data import Catalogue, Dialogue
+from pecrs_lib.items import ItemFeatures
+from pecrs_lib.losses import joint_loss
+from pecrs_lib.model import PECRS, Losses
+from pecrs_lib.negatives import draw_negatives
+from pecrs_lib.packing import Batch, add_candidates, pack
+from tests.reference import points_of, three_passes
+from tests.toys import KINDS, save_tiny_backbone
+
+CONFIG = Config(context_tokens=64, utterance_tokens=48, window=192, gamma=0.7, lora_rank=4)
+
+
+def build(backbone: str, catalogue: Catalogue) -> tuple[PECRS, ItemFeatures]:
+    model = PECRS.from_backbone(CONFIG.with_(backbone=backbone))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # LoRA starts at zero; move everything so that everything is tested
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model.eval(), model.item_features(catalogue)
+
+
+def windows_for(model: PECRS, dialogues: list[Dialogue], catalogue: Catalogue) -> list[Window]:
+    return encode_dialogues(
+        dialogues, catalogue, model.backbone.tokenizer,
+        context_tokens=CONFIG.context_tokens, utterance_tokens=CONFIG.utterance_tokens,
+        window=CONFIG.window,
+    )  # fmt: skip
+
+
+def with_negatives(
+    batch: Batch, n_items: int, m: int = 5, share: bool = True, seed: int = 0
+) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    group = batch.query_row * batch.token.shape[1] + batch.query_column
+    rerank, retrieval = (
+        draw_negatives(
+            n_items, batch.positive, group, size, generator=generator, share_over_batch=share
+        )
+        for size in (m, m + 2)
+    )
+    return add_candidates(batch, rerank, retrieval)
+
+
+def reference_losses(
+    model: PECRS, windows: list[Window], batch: Batch, features: ItemFeatures
+) -> Losses:
+    v = model.items.catalogue(features)
+    recall = rerank = gen = torch.zeros(())
+    point = responses = 0
+    for window in windows:
+        for turn in window.turns:
+            for k, item in enumerate(points_of(window, turn)):
+                nothing = torch.empty(0, dtype=torch.int64)
+                retrieval = rerank_rows = nothing
+                if item is not None:
+                    assert batch.positive[point] == item
+                    retrieval = batch.retrieval_negative[point]
+                    rerank_rows = batch.candidate[point, 1:]
+                result = three_passes(model, window, turn, item, v, retrieval, rerank_rows)
+                nll = result.nll
+                if k == 0:
+                    nll = torch.cat([result.decision[None], nll])
+                gen = gen + nll.mean()
+                if item is not None:
+                    log_p = F.log_softmax(-result.distance / CONFIG.temperature, 0)
+                    recall = recall - log_p[0]
+                    rerank = rerank - F.log_softmax(result.score, 0)[0]
+                    point += 1
+                responses += 1
+    n = responses
+    return Losses(recall / n, rerank / n, gen / n, point, responses)
+
+
+def gradients(model: PECRS, losses: Losses) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    joint_loss(losses.recall, losses.rerank, losses.gen, alpha=0.5, beta=1.0, gamma=0.7).backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_equal_passes(model, features, windows, batch):
+    fast, slow = model(batch, features), reference_losses(model, windows, batch, features)
+    assert (fast.points, fast.responses) == (slow.points, slow.responses)
+    for name in ("recall", "rerank", "gen"):
+        torch.testing.assert_close(getattr(fast, name), getattr(slow, name), atol=1e-5, rtol=1e-5)
+    got, want = gradients(model, fast), gradients(model, slow)
+    assert set(got) == set(want)
+    for name, gradient in want.items():
+        atol = 1e-6 + 2e-5 * float(gradient.abs().max())
+        torch.testing.assert_close(got[name], gradient, atol=atol, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [True, False])
+def test_one_pass_equals_three(kind, share, catalogue, dialogues, tmp_path):
+    model, features = build(save_tiny_backbone(tmp_path, kind), catalogue)
+    windows = windows_for(model, dialogues[:3], catalogue)
+    batch = with_negatives(pack(windows), len(catalogue), share=share)
+    assert len(batch.positive) > 4
+    assert_equal_passes(model, features, windows, batch)
