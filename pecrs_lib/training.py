@@ -1,0 +1,386 @@
+"""The single stage of training: three losses, one loop, on accelerate (section 3.6).
+
+Comes after `model`; validation goes through `recommend`. Every random choice of step s (order of
+dialogues, negatives, adapter dropout) is drawn from a generator seeded with (seed, s), so a run
+that was interrupted goes on exactly as it would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from pecrs_lib.config import Config
+from pecrs_lib.context import Window, encode_dialogues
+from pecrs_lib.data.schema import Catalogue, Dialogue
+from pecrs_lib.items import ItemFeatures
+from pecrs_lib.metrics import recall_at_k
+from pecrs_lib.model import PECRS
+from pecrs_lib.negatives import draw_negatives
+from pecrs_lib.packing import Batch, add_candidates, pack
+from pecrs_lib.recommend import rank_windows
+
+STATE = "training.pt"
+VALIDATION_K = (1, 10, 50)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be resumed: it is damaged, or belongs to other data or settings."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with every checkpoint.
+
+    `step` counts optimizer steps; `history` has a row per epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: float = -math.inf
+    best_epoch: int = -1
+    history: list[dict[str, float]] = field(default_factory=list)
+    running: list[float] = field(default_factory=lambda: [0.0] * 4)  # sums of this epoch
+
+
+def encode_windows(
+    dialogues: Sequence[Dialogue], catalogue: Catalogue, model: PECRS
+) -> list[Window]:
+    """Windows of the dialogues with the limits of the model's configuration."""
+    config = model.config
+    return encode_dialogues(
+        dialogues,
+        catalogue,
+        model.backbone.tokenizer,
+        context_tokens=config.context_tokens,
+        utterance_tokens=config.utterance_tokens,
+        window=config.window,
+    )
+
+
+def make_batch(
+    windows: Sequence[Window], n_items: int, config: Config, generator: torch.Generator
+) -> Batch:
+    """Windows packed, with negatives drawn for both tasks as `config` says."""
+    batch = pack(windows, response_tokens=config.response_tokens)
+    group = batch.query_row * batch.token.shape[1] + batch.query_column
+
+    def draw(m: int | None) -> torch.Tensor:
+        return draw_negatives(
+            n_items, batch.positive, group, m,
+            generator=generator, share_over_batch=config.share_over_batch,
+        )  # fmt: skip
+
+    rerank = draw(config.negatives)
+    retrieval = rerank if config.share_over_tasks else draw(config.retrieval_negatives)
+    return add_candidates(batch, rerank, retrieval)
+
+
+def epoch_batches(
+    windows: Sequence[Window], batch_size: int, seed: int, epoch: int
+) -> list[list[Window]]:
+    """Batches of one epoch in random order; windows of a batch are of similar length.
+
+    Windows without a recommender turn teach nothing and are left out.
+    """
+    useful = [w for w in windows if w.turns]
+    rng = np.random.default_rng([seed, epoch])
+    shuffled = [useful[k] for k in rng.permutation(len(useful))]
+    pool = 16 * batch_size  # sort within pools: less padding, still random
+    ordered = [
+        w
+        for start in range(0, len(shuffled), pool)
+        for w in sorted(shuffled[start : start + pool], key=lambda w: len(w.token))
+    ]
+    batches = [ordered[k : k + batch_size] for k in range(0, len(ordered), batch_size)]
+    return [batches[k] for k in rng.permutation(len(batches))]
+
+
+def learning_rate_factor(step: int, warmup: int, total: int) -> float:
+    """Linear warm-up, then linear decay to zero."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return max(0.0, (total - step) / max(1, total - warmup))
+
+
+def fingerprint(windows: Sequence[Window], n_items: int) -> str:
+    """Changes when the training data do."""
+    digest = hashlib.sha256(str(n_items).encode())
+    for w in windows:
+        digest.update(w.token.tobytes() + w.item.tobytes())
+    return digest.hexdigest()[:16]
+
+
+class Trainer:
+    """Trains a PECRS model; resumable, and usable in a notebook epoch by epoch.
+
+    Args:
+        model: from `PECRS.from_backbone`.
+        catalogue: the items.
+        train, valid: dialogues; validation chooses the checkpoint and is never trained on.
+        out: folder of the run; `out/best` holds the best model, `out/last` the state to resume.
+        cache_dir: where item features are kept; `out/cache` when None.
+        show: progress bars.
+        on_step: called with (step, losses) after every optimizer step, e.g. by a live plot.
+    """
+
+    def __init__(
+        self,
+        model: PECRS,
+        catalogue: Catalogue,
+        train: Sequence[Dialogue],
+        valid: Sequence[Dialogue],
+        out: str | Path,
+        *,
+        cache_dir: Path | None = None,
+        show: bool = True,
+        on_step: Callable[[int, dict[str, float]], None] | None = None,
+    ) -> None:
+        self.config = model.config
+        self.catalogue = catalogue
+        self.out = Path(out)
+        self.show = show
+        self.on_step = on_step
+        self.accelerator = Accelerator(
+            gradient_accumulation_steps=self.config.accumulation,
+            cpu=model.device.type == "cpu" and not torch.cuda.is_available(),
+        )
+        model.to(self.accelerator.device)
+        self.train_windows = encode_windows(train, catalogue, model)
+        self.valid_windows = encode_windows(valid, catalogue, model)
+        if not any(t.items for w in self.train_windows for t in w.turns):
+            raise ValueError(
+                "the training dialogues hold no recommender turn that mentions a catalogue item; "
+                "do their item ids match those of the catalogue?"
+            )
+        self.cache_dir = cache_dir or self.out / "cache"
+        self.features = self._encode_items(model)
+        head = self.config.head_learning_rate or self.config.learning_rate
+        own = [p for p in model.backbone.parameters() if p.requires_grad]
+        heads = [p for part in (model.items, model.f, model.g) for p in part.parameters()]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": own, "lr": self.config.learning_rate},
+                {"params": heads, "lr": head},
+            ],
+            weight_decay=self.config.weight_decay,
+        )
+        useful = sum(bool(w.turns) for w in self.train_windows)
+        batches = math.ceil(useful / self.config.batch_size)
+        self.steps_per_epoch = math.ceil(batches / self.config.accumulation)
+        total = self.steps_per_epoch * self.config.epochs
+        warmup = max(1, round(self.config.warmup_epochs * self.steps_per_epoch))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, warmup, total)
+        )
+        self.raw_model = model
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.schedule = schedule
+        self.progress = Progress()
+        self.data = fingerprint([*self.train_windows, *self.valid_windows], len(catalogue))
+
+    def _encode_items(self, model: PECRS) -> ItemFeatures:
+        def bar(batches: Any) -> Any:
+            return tqdm(batches, desc="items", leave=False, disable=not self.show)
+
+        adapted = self.config.refresh_items > 0
+        features = model.item_features(
+            self.catalogue, cache_dir=self.cache_dir, adapted=adapted, progress=bar
+        )
+        return features.to(self.accelerator.device)
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def fit(self) -> pd.DataFrame:
+        """Train to the end, or to the point of early stopping; returns the history.
+
+        Ctrl-C saves the state under `out/last` and is raised again.
+        """
+        try:
+            for _ in self.epochs():
+                pass
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        return self.history()
+
+    def epochs(self) -> Iterator[dict[str, float]]:
+        """Train epoch by epoch, yielding each row of the history once its checkpoint is saved."""
+        while self.progress.epoch < self.config.epochs and not self.finished_early:
+            self._train_epoch()
+            row = self._validate()
+            self.progress.history.append(row)
+            self.progress.epoch += 1
+            self.progress.running = [0.0] * 4
+            if row["score"] > self.progress.best:
+                self.progress.best, self.progress.best_epoch = row["score"], int(row["epoch"])
+                self._replace("best", self.raw_model.save_pretrained)
+            self.save()
+            yield row
+
+    @property
+    def finished_early(self) -> bool:
+        """No better validation score for `patience` epochs."""
+        patience = self.config.patience
+        waited = self.progress.epoch - 1 - self.progress.best_epoch
+        return patience is not None and self.progress.epoch > 0 and waited >= patience
+
+    def _train_epoch(self) -> None:
+        config, state = self.config, self.progress
+        batches = epoch_batches(self.train_windows, config.batch_size, config.seed, state.epoch)
+        start = state.step - state.epoch * self.steps_per_epoch
+        bar = tqdm(
+            total=self.steps_per_epoch, initial=start, disable=not self.show, leave=False,
+            desc=f"epoch {state.epoch + 1}/{config.epochs}", unit="step",
+        )  # fmt: skip
+        self.model.train()
+        with bar:
+            for first in range(start * config.accumulation, len(batches), config.accumulation):
+                losses = self._step(batches[first : first + config.accumulation])
+                state.step += 1
+                for k, value in enumerate((1.0, *losses.values())):
+                    state.running[k] += value
+                bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
+                bar.update()
+                if self.on_step is not None:
+                    self.on_step(state.step, losses)
+
+    def _step(self, parts: Sequence[Sequence[Window]]) -> dict[str, float]:
+        """One optimizer step over one or more batches; returns the mean losses."""
+        config, step = self.config, self.progress.step
+        if config.refresh_items and step and step % config.refresh_items == 0:
+            self.features = self._encode_items(self.raw_model)
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        total = torch.zeros(3)
+        self.optimizer.zero_grad()
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed * 1_000_003 + step)
+            for windows in parts:
+                batch = make_batch(windows, len(self.catalogue), config, generator)
+                losses = self.model(batch.to(self.accelerator.device), self.features)
+                loss = losses.joint(config)
+                if not torch.isfinite(loss):
+                    ids = sorted({w.dialogue for w in windows})
+                    raise FloatingPointError(
+                        f"the loss became {float(loss)} at step {step} on dialogues {ids}; "
+                        "lower the learning rate"
+                    )
+                self.accelerator.backward(loss / len(parts))
+                three = torch.stack([losses.recall, losses.rerank, losses.gen])
+                total += three.detach().float().cpu() / len(parts)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.accelerator.clip_grad_norm_(trained, config.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        return dict(zip(("recall", "rerank", "gen"), total.tolist(), strict=True))
+
+    def _validate(self) -> dict[str, float]:
+        def bar(batches: Any) -> Any:
+            return tqdm(batches, desc="validation", leave=False, disable=not self.show)
+
+        if self.config.refresh_items:
+            self.features = self._encode_items(self.raw_model)
+        v = self.raw_model.eval().encode_catalogue(self.features)
+        ranked = rank_windows(
+            self.raw_model, self.valid_windows, v, candidates=self.config.candidates,
+            response_tokens=self.config.response_tokens, progress=bar,
+        )  # fmt: skip
+        rank = ranked.rank.astype(float)
+        n, *sums = self.progress.running
+        means = dict(zip(("recall", "rerank", "gen"), (s / max(n, 1) for s in sums), strict=True))
+        row = {"epoch": float(self.progress.epoch), **means}
+        for k in VALIDATION_K:
+            row[f"R@{k}"] = recall_at_k(rank, k) if len(rank) else 0.0
+            row[f"retrieval R@{k}"] = (
+                recall_at_k(ranked.retrieval_rank.astype(float), k) if len(rank) else 0.0
+            )
+        row["perplexity"] = math.exp(ranked.nll.sum() / max(1, ranked.tokens.sum()))
+        row["score"] = float(np.mean([row[f"R@{k}"] for k in VALIDATION_K]))
+        return row
+
+    def history(self) -> pd.DataFrame:
+        """Losses, validation recall (percent) and perplexity, a row per epoch."""
+        return pd.DataFrame(self.progress.history)
+
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def _replace(self, name: str, write: Callable[[Path], None]) -> None:
+        """Write a folder beside its final name and swap, so that a good state always exists."""
+        final, new, old = (self.out / f"{name}{suffix}" for suffix in ("", ".new", ".old"))
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        new.mkdir(parents=True)
+        write(new)
+        if final.exists():
+            os.replace(final, old)
+        os.replace(new, final)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def save(self) -> None:
+        """Write `out/last`: model, optimizer, schedule, position; and `out/history.csv`."""
+
+        def write(folder: Path) -> None:
+            self.raw_model.save_pretrained(folder)
+            state = {
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "progress": asdict(self.progress),
+                "data": self.data,
+            }
+            torch.save(state, folder / STATE)
+
+        self._replace("last", write)
+        self.history().to_csv(self.out / "history.csv", index=False)
+        record = {"config": self.config.to_dict(), "data": self.data}
+        (self.out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    def resume(self) -> bool:
+        """Go on from `out/last`, bit for bit; False when there is nothing to resume.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged or belongs to another run.
+        """
+        folder = next((f for n in ("last", "last.old") if (f := self.out / n).exists()), None)
+        if folder is None:
+            return False
+        try:
+            state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+            config = json.loads((folder / "pecrs.json").read_text(encoding="utf-8"))["config"]
+            saved = PECRS.from_pretrained(folder, backbone=self.config.backbone)
+        except Exception as error:
+            raise CheckpointError(
+                f"{folder} cannot be resumed: {error}; remove the folder to start again"
+            ) from error
+        changed = [
+            k for k, value in self.config.to_dict().items()
+            if k not in ("backbone", "patience") and config.get(k) != value
+        ]  # fmt: skip
+        if state["data"] != self.data or changed:
+            what = f"settings {', '.join(changed)}" if changed else "training data"
+            raise CheckpointError(
+                f"{folder} was written with other {what}; choose another folder to start anew"
+            )
+        with torch.no_grad():
+            trained = dict(saved.named_parameters())
+            for name, parameter in self.raw_model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(trained[name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.progress = Progress(**state["progress"])
+        if self.config.refresh_items:
+            self.features = self._encode_items(self.raw_model)
+        return True
