@@ -24,7 +24,7 @@ class Config:
     context_tokens: int = 256  # every turn sees at least this much of its past (section 4.1)
     utterance_tokens: int = 192  # longer utterances are cut here, and counted
     response_tokens: int = 64  # a response is scored and generated up to here (section 4.1)
-    window: int = 640  # longest trunk, context + 2 utterances; longer dialogues become windows
+    window: int = 1024  # longest trunk (GPT-2 has 1,024 positions); longer dialogues: windows
     item_tokens: int = 160  # item texts are cut here, and counted
 
     temperature: float = 0.1  # of Eq 3: angular distances span only [0, 2]; the paper has none

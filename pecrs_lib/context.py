@@ -187,7 +187,7 @@ def windows_of(
     *,
     context_tokens: int = 256,
     utterance_tokens: int = 192,
-    window: int = 640,
+    window: int = 1024,
 ) -> list[Window]:
     """The dialogue as one trunk, or as overlapping ones when it is longer than `window`.
 

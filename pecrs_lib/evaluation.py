@@ -9,7 +9,7 @@ one dialogue are not independent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from pecrs_lib.baselines import Recommender
 from pecrs_lib.data import Catalogue, Dialogue
-from pecrs_lib.metrics import recall_at_k, unique_items
+from pecrs_lib.metrics import bootstrap_means, recall_at_k, unique_items
 
 Targets = Literal["all", "novel"]
 Floats = NDArray[np.float64]
-_CELLS = 2**22  # of one block of resampled dialogues: 32 MiB
+_BOUNDS = (0.025, 0.975)  # of a 95 % percentile interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Predictions:
     item: NDArray[np.str_]  # (P,) id of the target
     novel: NDArray[np.bool_]  # (P,)
     rank: Floats  # (P,) of the target, 1 = best, inf = not in the catalogue
-    top1: NDArray[np.int64]  # (P,) catalogue row of the item ranked first
+    top1: NDArray[np.int64]  # (P,) catalogue row of the item ranked first, -1 = none
 
     def __post_init__(self) -> None:
         shapes = {f.name: getattr(self, f.name).shape for f in fields(self) if f.name != "name"}
@@ -89,10 +89,10 @@ class Predictions:
         return type(self)(self.name, *arrays)
 
     def save(self, path: str | Path) -> None:
-        """Write an ``.npz`` file (no pickles), the whole record of a run."""
-        with Path(path).open("wb") as file:
-            arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+        """Write an ``.npz`` file: plain arrays, no pickles."""
+        arrays: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        with Path(path).open("wb") as file:  # a path would get ".npz" appended
+            np.savez_compressed(file, **(arrays | {"item": self.item.astype(np.str_)}))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -200,7 +200,8 @@ def recall_table(
         points = system.of(targets)  # type: ignore[arg-type]  # mypy widens the literals to str
         row: dict[str, Any] = {"system": system.name, "targets": targets, "n": len(points)}
         hits = points.rank[:, None] <= np.array(k)  # (P, K); False for inf
-        low, high = _interval(_resampled_means(points.dialogue, hits, samples, seed))
+        means = bootstrap_means(points.dialogue, hits, samples, seed)  # (samples, K)
+        low, high = 100 * np.quantile(means, _BOUNDS, axis=0)  # (K,), (K,)
         for i, cut in enumerate(k):
             value = recall_at_k(points.rank, cut) if len(points) else np.nan
             row |= {f"R@{cut}": value, f"R@{cut}_low": low[i], f"R@{cut}_high": high[i]}
@@ -213,15 +214,15 @@ def as_records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
     Each ``R@k`` becomes ``{"value": …, "low": …, "high": …}``; NaN becomes None, for JSON has none.
     """
+    recalls = [str(name) for name in table.columns if f"{name}_low" in table.columns]
+    others = [str(name) for name in table.columns if not str(name).startswith("R@")]
     records: list[dict[str, Any]] = []
     for row in table.to_dict(orient="records"):
-        plain = {str(key): None if pd.isna(value) else value for key, value in row.items()}
-        record: dict[str, Any] = {}
-        for key, value in plain.items():
-            if f"{key}_low" in plain:
-                record[key] = dict(value=value, low=plain[f"{key}_low"], high=plain[f"{key}_high"])
-            elif not key.startswith("R@"):
-                record[key] = value
+        plain = {name: None if pd.isna(value) else value for name, value in row.items()}
+        record = {name: plain[name] for name in others}
+        for name in recalls:
+            low, high = plain[f"{name}_low"], plain[f"{name}_high"]
+            record[name] = {"value": plain[name], "low": low, "high": high}
         records.append(record)
     return records
 
@@ -259,38 +260,9 @@ def paired_bootstrap(
     if not len(a):
         raise ValueError(f"no {targets} points to compare {a.name!r} and {b.name!r} on")
     gain = (a.rank <= k).astype(float) - (b.rank <= k)  # (P,) in {-1, 0, 1}
-    means = _resampled_means(a.dialogue, gain[:, None], samples, seed)  # (samples, 1)
-    low, high = _interval(means)
+    means = bootstrap_means(a.dialogue, gain[:, None], samples, seed)[:, 0]  # (samples,)
+    low, high = 100 * np.quantile(means, _BOUNDS)
     tail = 1 + min(int((means <= 0).sum()), int((means >= 0).sum()))
     difference = recall_at_k(a.rank, k) - recall_at_k(b.rank, k)
     p_value = min(1.0, 2 * tail / (1 + samples))
-    return PairedDifference(k, len(a), difference, float(low[0]), float(high[0]), p_value)
-
-
-def _interval(means: Floats) -> Floats:
-    """(samples, K) means → (2, K): the 95 % percentile interval, in percent."""
-    return 100 * np.quantile(means, (0.025, 0.975), axis=0)
-
-
-def _resampled_means(dialogue: NDArray[np.int64], values: Any, samples: int, seed: int) -> Floats:
-    """Means of (P, K) values over bootstrap resamples of whole dialogues: (samples, K).
-
-    A resample is how often each of the G dialogues was drawn (multinomial), so its sums are a
-    product of those counts with the sums per dialogue: nothing of size samples × P is ever made.
-    """
-    groups, group_of = np.unique(dialogue, return_inverse=True)
-    if not len(groups):
-        return np.full((samples, values.shape[1]), np.nan)
-    sums = np.zeros((len(groups), values.shape[1] + 1))  # (G, K + 1): the last counts points
-    np.add.at(sums, group_of, np.column_stack([values, np.ones(len(values))]))
-    totals = np.concatenate([drawn @ sums for drawn in _draws(len(groups), samples, seed)])
-    return totals[:, :-1] / totals[:, -1:]
-
-
-def _draws(groups: int, samples: int, seed: int) -> Iterator[Floats]:
-    """Blocks of (≤ samples, G) counts: how often each of G groups is drawn in G draws."""
-    generator = np.random.default_rng(seed)
-    block = max(1, _CELLS // groups)
-    for start in range(0, samples, block):
-        size = min(block, samples - start)
-        yield generator.multinomial(groups, np.full(groups, 1 / groups), size=size) * 1.0
+    return PairedDifference(k, len(a), difference, float(low), float(high), p_value)

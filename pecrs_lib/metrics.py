@@ -1,9 +1,9 @@
 """What the paper's tables report, as pure functions of ranks, replies and sums (section 4.1).
 
 Comes after `recommend.py` and `generation.py`, before `evaluation.py`, which says on which points
-these are measured and adds intervals. Recall, F-1, ROUGE and distinct n-grams are in percent where
-their docstring says so, which is how the paper prints them. Nothing is measured on nothing: empty
-input raises ValueError, and the one ratio that can be 0/0 on data that are not empty is NaN.
+these are measured and puts the intervals of `bootstrap_means` around them. Recall, F-1 and ROUGE
+are in percent, as the paper prints them. Nothing is measured on nothing: empty input raises
+ValueError, and a ratio that is 0/0 on data that are not empty is NaN.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from itertools import chain
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from rouge_score import rouge_scorer
+
+_CELLS = 2**22  # of one block of bootstrap draws: 32 MiB
 
 
 def recall_at_k(ranks: ArrayLike, k: int) -> float:
@@ -32,15 +34,17 @@ def recall_at_k(ranks: ArrayLike, k: int) -> float:
         raise ValueError(f"ranks start at 1, got {values[~(values >= 1)][0]}")
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    return 100 * float(np.mean((values <= k) & np.isfinite(values)))
+    return 100 * float(np.mean(values <= k))
 
 
 def unique_items(top1: ArrayLike) -> int:
     """Number of distinct items recommended first, the paper's "Unique"; 0 for no points.
 
-    `top1` (P,) holds catalogue rows. A system that says one film to everybody scores 1.
+    `top1` (P,) holds catalogue rows, -1 where nothing was recommended, which is no item. A system
+    that says one film to everybody scores 1.
     """
-    return int(np.unique(np.asarray(top1)).size)
+    rows = np.asarray(top1)
+    return int(np.unique(rows[rows >= 0]).size)
 
 
 def rouge(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -83,9 +87,8 @@ def distinct_n(
     if not replies:
         raise ValueError("distinct n-grams of no replies are undefined")
     tokens = [reply.split() if isinstance(reply, str) else list(reply) for reply in replies]
-    ngrams = list(
-        chain.from_iterable(zip(*(t[i:] for i in range(n)), strict=False) for t in tokens)
-    )
+    shifted = ([reply[i:] for i in range(n)] for reply in tokens)
+    ngrams = list(chain.from_iterable(zip(*lists, strict=False) for lists in shifted))
     denominator = len(replies) if per == "sentence" else len(ngrams)
     return len(set(ngrams)) / denominator if denominator else math.nan
 
@@ -110,14 +113,46 @@ def item_f1(predicted: Sequence[bool], reference: Sequence[bool]) -> float:
 def perplexity(total_nll: float, total_tokens: int) -> float:
     """exp(total NLL in nats / total response tokens): one mean over all tokens of the test set.
 
-    DEVIATION: the official code averages exponentials of batch means, which weighs tokens by the
-    batch they fall in and, exp being convex, is never smaller than their weighted counterpart.
-
     A mean above about 709 nats gives inf. No tokens, NaN or a negative NLL raise ValueError.
     """
     if total_tokens < 1:
         raise ValueError(f"perplexity needs at least one token, got {total_tokens}")
     if not total_nll >= 0:
         raise ValueError(f"a total NLL is a number from 0 up, got {total_nll}")
+    # DEVIATION: the official code averages exponentials of batch means, which weighs tokens by the
+    # batch they fall in and (Jensen) is never below the exponential of the mean of batch means.
     with np.errstate(over="ignore"):
         return float(np.exp(np.float64(total_nll) / total_tokens))
+
+
+def bootstrap_means(
+    groups: NDArray[np.int64], values: ArrayLike, samples: int, seed: int
+) -> NDArray[np.float64]:
+    """Means of `values` (P, K) over bootstrap resamples of whole groups (P,): (samples, K).
+
+    The points of a dialogue are not independent, so dialogues are drawn, not points: G of the G
+    groups with replacement (the cluster bootstrap), each with all its points. A resample is how
+    often each group was drawn (multinomial), and its mean is the ratio of two products of those
+    counts, with the sums and with the sizes of the groups: nothing of size samples × P is made.
+
+    Equal groups and seed give equal draws, so two systems can be compared draw by draw. Without
+    points the means are NaN. Fewer than one sample or shapes that disagree raise ValueError.
+    """
+    table = np.asarray(values, dtype=float)  # (P, K)
+    if table.ndim != 2 or groups.shape != table.shape[:1] or samples < 1:
+        raise ValueError(
+            f"(P,) groups, (P, K) values and at least one sample are needed: "
+            f"got {groups.shape}, {table.shape} and {samples}"
+        )
+    names, group_of = np.unique(groups, return_inverse=True)  # (G,), (P,)
+    if not len(names):
+        return np.full((samples, table.shape[1]), np.nan)
+    sums = np.zeros((len(names), table.shape[1] + 1))  # (G, K + 1): the last is the group's size
+    np.add.at(sums, group_of, np.column_stack([table, np.ones(len(table))]))
+    generator = np.random.default_rng(seed)
+    block = max(1, _CELLS // len(names))  # resamples at a time
+    sizes = [min(block, samples - start) for start in range(0, samples, block)]
+    even = np.full(len(names), 1 / len(names))
+    drawn = (generator.multinomial(len(names), even, size=size) for size in sizes)  # (size, G)
+    totals = np.concatenate([counts @ sums for counts in drawn])  # (samples, K + 1)
+    return totals[:, :-1] / totals[:, -1:]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pecrs_lib.data import Catalogue, Dialogue
+from pecrs_lib.data import Catalogue, Dialogue, read_redial
 from tests.toys import save_tiny_backbone, toy_catalogue, toy_dialogues
 
 
@@ -18,6 +18,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def redial_dialogues(shared_data: Path) -> list[Dialogue]:
+    """ReDial's training dialogues (10,005 of 10,006), in the form with speakers resolved."""
+    folder = shared_data / "redial"
+    return read_redial(folder / "train.jsonl.gz") + read_redial(folder / "valid.jsonl.gz")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,48 @@
 """Dialogues and catalogues: types, readers, title matching, download."""
 
+from pecrs_lib.data.describe import Statistics, describe
+from pecrs_lib.data.inspired import read_inspired
+from pecrs_lib.data.jsonl import check_mentions, read_jsonl, write_jsonl
+from pecrs_lib.data.matching import (
+    Match,
+    MatchReport,
+    match_catalogue,
+    match_titles,
+    most_detailed,
+)
+from pecrs_lib.data.movies import read_catalogue, write_catalogue
+from pecrs_lib.data.processed import read_movie_db, read_processed
+from pecrs_lib.data.readers import FORMATS, read_dialogues
+from pecrs_lib.data.redial import read_redial
 from pecrs_lib.data.schema import Catalogue, DataError, Dialogue, Mention, Movie, Role, Utterance
+from pecrs_lib.data.splits import Split, split_by_dialogue
 
-__all__ = ["Catalogue", "DataError", "Dialogue", "Mention", "Movie", "Role", "Utterance"]
+__all__ = [
+    "FORMATS",
+    "Catalogue",
+    "DataError",
+    "Dialogue",
+    "Match",
+    "MatchReport",
+    "Mention",
+    "Movie",
+    "Role",
+    "Split",
+    "Statistics",
+    "Utterance",
+    "check_mentions",
+    "describe",
+    "match_catalogue",
+    "match_titles",
+    "most_detailed",
+    "read_catalogue",
+    "read_dialogues",
+    "read_inspired",
+    "read_jsonl",
+    "read_movie_db",
+    "read_processed",
+    "read_redial",
+    "split_by_dialogue",
+    "write_catalogue",
+    "write_jsonl",
+]

@@ -1,0 +1,295 @@
+"""One pass per dialogue against three passes per data point, at the shape of GPT-2 small.
+
+    python -m tests.benchmarks.bench_one_pass --inspired FOLDER [--dtype bfloat16] [--json FILE]
+
+Random weights, real INSPIRED dialogues, M_train = 150. Everything is measured in one run, on this
+machine: the rate of a plain matrix product (the ceiling), the reference (three vectorised passes
+per data point, item vectors encoded live without gradient, the paper's way), one pass, evaluation
+with M = 700 and the encoding of the catalogue. Floating-point operations are those of the linear
+layers and the LM head; attention is left out, so the shares of the ceiling are lower bounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from experiments.inspired_data import load
+from pecrs_lib.config import Config
+from pecrs_lib.context import Window
+from pecrs_lib.items import tokenize_items
+from pecrs_lib.losses import pairwise_angular_distance, rerank_loss, response_loss, retrieval_loss
+from pecrs_lib.model import PECRS, Losses
+from pecrs_lib.packing import additive
+from pecrs_lib.recommend import rank_windows
+from pecrs_lib.training import encode_windows, make_batch
+from tests.toys import train_tokenizer
+
+M_TRAIN, M_INFERENCE = 150, 700
+
+
+def gemm_rate(dtype: torch.dtype, rows: int = 1024) -> float:
+    """FLOP/s of a product as large as those of a layer, (rows × 768) @ (768 × 3072)."""
+    a = torch.randn(rows, 768).to(dtype)
+    b = torch.randn(768, 3072).to(dtype)
+    rates = []
+    for _ in range(7):
+        start = time.perf_counter()
+        for _ in range(20):
+            a @ b
+        rates.append(20 * 2 * rows * 768 * 3072 / (time.perf_counter() - start))
+    return statistics.median(rates)
+
+
+def peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+class Cost:
+    """Tokens through the LM and multiply-adds, counted where they happen."""
+
+    def __init__(self, model: PECRS) -> None:
+        self.tokens = self.grad_tokens = self.head_tokens = 0
+        body = model.backbone.body
+        blocks = [m for n, m in body.named_modules() if n.endswith(("c_attn", "c_proj", "c_fc"))]
+        shapes = [m.weight.shape for m in blocks if hasattr(m, "weight")]
+        self.linear = sum(a * b for a, b in shapes)  # weights a token is multiplied with
+        self.head = model.backbone.tokenizer.item * model.backbone.dim
+        forward, logits = model.backbone.forward, model.backbone.logits
+
+        def counted(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+            self.tokens += x.shape[0] * x.shape[1]
+            self.grad_tokens += x.shape[0] * x.shape[1] * torch.is_grad_enabled()
+            return forward(x, *args, **kwargs)
+
+        def counted_logits(hidden: torch.Tensor) -> torch.Tensor:
+            self.head_tokens += hidden[..., 0].numel()
+            return logits(hidden)
+
+        model.backbone.forward = counted  # type: ignore[method-assign]
+        model.backbone.logits = counted_logits  # type: ignore[method-assign]
+
+    def reset(self) -> None:
+        self.tokens = self.grad_tokens = self.head_tokens = 0
+
+    @property
+    def flop(self) -> float:
+        """Forward for every token; backward to the inputs for those that carry a gradient."""
+        head = self.head_tokens * self.head * (2 if self.grad_tokens else 1)
+        return 2.0 * ((self.tokens + self.grad_tokens) * self.linear + head)
+
+
+def three_pass_step(model: PECRS, tokens: list[list[int]], window: Window, config: Config, seed: int) -> int:
+    """All data points of a window, each with its own three passes; returns how many there are."""
+    tok, backbone = model.backbone.tokenizer, model.backbone
+    token, slot = torch.from_numpy(window.token), torch.from_numpy(window.item)
+    generator = torch.Generator().manual_seed(seed)
+    n = 0
+    for turn in window.turns:
+        for item in turn.items or (None,):
+            start = max(0, turn.start - config.context_tokens)
+            past, past_slot = token[start : turn.start], slot[start : turn.start]
+            rows = past_slot[past_slot >= 0]
+            if item is not None:
+                negative = torch.randperm(len(tokens), generator=generator)[:M_TRAIN]
+                rows = torch.cat([torch.tensor([item]), negative, rows])
+            v, row_of = torch.empty(0, backbone.dim), {}
+            if len(rows):
+                unique = rows.unique()
+                features = live_features(model, [tokens[j] for j in unique.tolist()])
+                v = model.items(*features)
+                row_of = {j: k for k, j in enumerate(unique.tolist())}
+
+            def embed(ids: torch.Tensor, slots: torch.Tensor, v=v, row_of=row_of) -> torch.Tensor:
+                x, at = backbone.embed(ids), slots >= 0
+                index = torch.tensor([row_of[j] for j in slots[at].tolist()], dtype=torch.int64)
+                return x.masked_scatter(at[:, None], v[index]) if len(index) else x
+
+            def run(x: torch.Tensor, candidates: int = 0) -> torch.Tensor:
+                T = len(x) - candidates
+                allowed = torch.ones(len(x), len(x), dtype=torch.bool).tril()
+                allowed[T:, T:] = torch.eye(candidates, dtype=torch.bool)
+                position = torch.arange(len(x)).clamp(max=T)
+                return backbone(x[None], position[None], additive(allowed[None, None], x.dtype))[0]
+
+            rec, none = torch.tensor([tok.rec]), torch.tensor([-1])
+            recall = rerank = torch.zeros(())
+            if item is not None:
+                D_t = embed(torch.cat([past, rec]), torch.cat([past_slot, none]))
+                d = model.f(run(D_t)[-1:])
+                index = torch.tensor([row_of[j] for j in [item, *negative.tolist()]])
+                recall = retrieval_loss(pairwise_angular_distance(d, v[index]), 0.1, 1)
+                placed = backbone.position_vectors(torch.tensor([len(D_t)]))
+                both = torch.cat([D_t, v[index] - placed])
+                out = run(both, len(index))[len(D_t) :]
+                rerank = rerank_loss(model.candidate_scores(out)[None], 1)
+            response = token[turn.response : turn.end][: config.response_tokens]
+            head = [] if item is None else [tok.rec, tok.item, tok.rec_end]
+            head_slot = [] if item is None else [-1, item, -1]
+            speaker = tok.speaker["recommender"]
+            ids = torch.cat([past, torch.tensor([*head, *speaker], dtype=torch.int64), response])
+            tail = torch.full((len(speaker) + len(response),), -1)
+            slots = torch.cat([past_slot, torch.tensor(head_slot, dtype=torch.int64), tail])
+            hidden = run(embed(ids, slots))[-len(response) - 1 : -1]
+            nll = torch.nn.functional.cross_entropy(
+                backbone.logits(hidden), response, reduction="none"
+            )
+            gen = response_loss(nll, torch.zeros(len(nll), dtype=torch.int64), 1)
+            Losses(recall, rerank, gen, 1, 1).joint(config).backward()
+            n += 1
+    return n
+
+
+def live_features(model: PECRS, texts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Item token features without gradient, in length-sorted chunks and without LM head."""
+    length = torch.tensor([len(t) for t in texts])
+    C = torch.zeros(len(texts), int(length.max()), model.backbone.dim)
+    mask = torch.arange(C.shape[1]) < length[:, None]
+    order = length.argsort()
+    with torch.no_grad():
+        for rows in order.split(32):
+            L = int(length[rows].max())
+            ids = torch.zeros(len(rows), L, dtype=torch.int64)
+            for k, j in enumerate(rows.tolist()):
+                ids[k, : length[j]] = torch.tensor(texts[j])
+            C[rows, :L] = model.backbone.item_output(ids, mask[rows, :L]).float()
+    return C * mask[..., None], mask
+
+
+def timed(repeat: int, work: Callable[[int], int]) -> tuple[list[float], list[int]]:
+    seconds, counts = [], []
+    for k in range(repeat):
+        start = time.perf_counter()
+        counts.append(work(k))
+        seconds.append(time.perf_counter() - start)
+    return seconds, counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--inspired", type=Path, required=True, help="folder of the INSPIRED data")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--batch", type=int, default=2, help="dialogues a step of one pass")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--reference-dialogues", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    dtype = getattr(torch, args.dtype)
+
+    catalogue, splits = load(args.inspired)
+    with tempfile.TemporaryDirectory() as folder:
+        texts = [u.text for d in splits["train"] for u in d.utterances]
+        train_tokenizer(texts, 20_000).save_pretrained(folder)
+        GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
+        config = Config(backbone=folder, batch_size=args.batch, dtype=args.dtype)
+        model = PECRS.from_backbone(config)
+    tokens, _ = tokenize_items(catalogue, model.backbone.tokenizer)
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(len(splits["train"]))[: args.batch * (args.repeat + 1)]
+    windows = encode_windows([splits["train"][k] for k in chosen], catalogue, model)
+    windows.sort(key=lambda w: w.dialogue)
+    rate = gemm_rate(dtype)
+    report: dict[str, object] = {
+        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__, "dtype": args.dtype, "gemm_gflops": rate / 1e9,
+        "M_train": M_TRAIN, "batch_dialogues": args.batch, "repeats": args.repeat,
+    }  # fmt: skip
+    print(f"matrix product {rate / 1e9:.0f} GFLOP/s, {args.dtype}, {torch.get_num_threads()} threads")
+    cost = Cost(model)
+
+    # the catalogue, once
+    cost.reset()
+    model.eval()
+    start = time.perf_counter()
+    features = model.item_features(catalogue)
+    seconds = time.perf_counter() - start
+    report["encode_catalogue"] = {
+        "items": len(catalogue), "seconds": seconds, "items_per_second": len(catalogue) / seconds,
+        "gemm_share": 2.0 * sum(map(len, tokens)) * cost.linear / seconds / rate,
+    }  # fmt: skip
+    print("encode catalogue", report["encode_catalogue"])
+
+    # one pass
+    model.train()
+    params = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(params, lr=1e-5)
+    parts = [windows[k : k + args.batch] for k in range(0, len(windows), args.batch)]
+
+    def one_pass(k: int) -> int:
+        part = parts[k % len(parts)]
+        batch = make_batch(part, len(catalogue), config, torch.Generator().manual_seed(k))
+        optimizer.zero_grad()
+        losses = model(batch, features)
+        losses.joint(config).backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+        return losses.responses
+
+    one_pass(args.repeat)  # warm up
+    cost.reset()
+    seconds_one, points = timed(args.repeat, one_pass)
+    per_second = [n / s for n, s in zip(points, seconds_one, strict=True)]
+    report["one_pass"] = one = {
+        "points": sum(points), "points_per_second": statistics.median(per_second),
+        "range": [min(per_second), max(per_second)],
+        "tokens_per_point": cost.tokens / sum(points),
+        "gemm_share": cost.flop / sum(seconds_one) / rate, "peak_gib": peak_gib(),
+    }  # fmt: skip
+    print("one pass", one)
+
+    # evaluation
+    model.eval()
+    v = model.encode_catalogue(features)
+    cost.reset()
+    subset = windows[: 2 * args.batch]
+    start = time.perf_counter()
+    ranked = rank_windows(model, subset, v, candidates=M_INFERENCE)
+    seconds = time.perf_counter() - start
+    turns = len({(d, u) for d, u in zip(ranked.dialogue, ranked.utterance, strict=True)})
+    report["evaluate"] = {
+        "M": M_INFERENCE, "turns": turns, "seconds_per_turn": seconds / max(turns, 1),
+        "gemm_share": cost.flop / seconds / rate,
+    }  # fmt: skip
+    print("evaluate", report["evaluate"])
+
+    # three passes
+    model.train()
+    cost.reset()
+
+    def three_pass(k: int) -> int:
+        optimizer.zero_grad()
+        n = three_pass_step(model, tokens, windows[k], config, k)
+        optimizer.step()
+        return n
+
+    if args.reference_dialogues and args.dtype == "float32":
+        seconds_three, points = timed(args.reference_dialogues, three_pass)
+        per_second = [n / s for n, s in zip(points, seconds_three, strict=True)]
+        report["three_passes"] = three = {
+            "points": sum(points), "points_per_second": sum(points) / sum(seconds_three),
+            "range": [min(per_second), max(per_second)],
+            "tokens_per_point": cost.tokens / sum(points),
+            "gemm_share": cost.flop / sum(seconds_three) / rate,
+        }  # fmt: skip
+        ratio = one["points_per_second"] / three["points_per_second"]
+        report["ratio"] = ratio
+        print("three passes", three)
+        print(f"one pass does {ratio:.1f} times the points per second")
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
