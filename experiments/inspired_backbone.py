@@ -23,7 +23,7 @@ from pecrs_lib.pretrain import EOS, PretrainConfig, dialogue_text, item_document
 def film_documents(path: Path) -> list[str]:
     """Title, people, genres and plot of a large table of films."""
     documents = []
-    for line in gzip.open(path, "rt", encoding="utf-8"):
+    for line in gzip.decompress(path.read_bytes()).decode("utf-8").splitlines():
         film = json.loads(line)
         name = f"{film['title']} ({film['year']})" if film.get("year") else film["title"]
         people = [", ".join((film.get(key) or [])[:5]) for key in ("actors", "directors", "genres")]
@@ -34,7 +34,9 @@ def film_documents(path: Path) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=500)
@@ -53,7 +55,12 @@ def main() -> None:
         documents += [texts[k] for k in keep]
     held_out = [dialogue_text(d) for d in splits["dev"]]
     documents = [text for text in documents if text not in set(held_out)]
-    pretrain(documents, held_out, args.out, PretrainConfig(steps=args.steps, warmup_steps=args.steps // 10))
+    pretrain(
+        documents,
+        held_out,
+        args.out,
+        PretrainConfig(steps=args.steps, warmup_steps=args.steps // 10),
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ SPLITS = ("train", "dev", "test")
 def recovered_catalogue(path: Path) -> Catalogue:
     """A catalogue from rows of {"id", "match": {title, year, actors, …} or null}."""
     movies = []
-    for line in gzip.open(path, "rt", encoding="utf-8"):
+    for line in gzip.decompress(path.read_bytes()).decode("utf-8").splitlines():
         row = json.loads(line)
         film = row["match"]
         if film is None:

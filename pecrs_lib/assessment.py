@@ -1,6 +1,6 @@
 """A trained model held against dialogues: where its targets rank, and what it says.
 
-The last step before tables and figures: joins `recommend` and `generation` with `evaluation` and
+The last step before tables and figures: joins `protocol` and `generation` with `evaluation` and
 `metrics`, so that the model stands in the same table as the baselines. The protocol is the
 paper's: one data point per recommended item, history as people said it (section 4.1).
 """
@@ -20,8 +20,7 @@ from pecrs_lib.evaluation import Predictions, recommendation_points
 from pecrs_lib.generation import Reply, respond
 from pecrs_lib.metrics import distinct_n, item_f1, perplexity, rouge
 from pecrs_lib.model import PECRS
-from pecrs_lib.recommend import Progress, Ranked, rank_windows
-from pecrs_lib.training import encode_windows
+from pecrs_lib.protocol import Progress, Ranked, encode_windows, rank_windows
 
 
 def item_vectors(
@@ -43,7 +42,7 @@ def rank_dialogues(
     candidates: int | None = None,
     progress: Progress = iter,
 ) -> Ranked:
-    """Every recommending turn of the dialogues ranked; see `recommend.rank_windows`."""
+    """Every recommending turn of the dialogues ranked; see `protocol.rank_windows`."""
     return rank_windows(
         model,
         encode_windows(dialogues, catalogue, model),
@@ -143,9 +142,7 @@ def converse(
     batches = [turns[k : k + batch_size] for k in range(0, len(turns), batch_size)]
     replies: list[Reply] = []
     for number, batch in enumerate(progress(batches)):
-        histories = [
-            Dialogue(dialogues[d].id, dialogues[d].utterances[:t]) for d, t in batch
-        ]
+        histories = [Dialogue(dialogues[d].id, dialogues[d].utterances[:t]) for d, t in batch]
         replies += respond(
             model, histories, catalogue, v, always_recommend=always_recommend, top=1,
             seed=seed * 1_000_003 + number, **decoding,

@@ -233,11 +233,10 @@ class Backbone(nn.Module):
 
 def _append_rows(model: Any, n: int) -> None:
     """Grow the vocabulary by n rows near the mean row, the same ones every time."""
-    tables = {id(e.weight): e for e in (model.get_input_embeddings(), model.get_output_embeddings())}
-    model.resize_token_embeddings(
-        next(iter(tables.values())).weight.shape[0] + n, mean_resizing=False
-    )
-    tables = {id(e.weight): e for e in (model.get_input_embeddings(), model.get_output_embeddings())}
+    rows = model.get_input_embeddings().weight.shape[0]
+    model.resize_token_embeddings(rows + n, mean_resizing=False)
+    both = (model.get_input_embeddings(), model.get_output_embeddings())
+    tables = {id(table.weight): table for table in both}  # one where they are tied
     for table in tables.values():
         with torch.no_grad():
             words = table.weight[:-n].float()

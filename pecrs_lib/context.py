@@ -219,7 +219,9 @@ def windows_of(
             windows.append(_window(index, encoded, first, scored_from, i, tok))
         if full:
             scored_from = i
-            first = next(s for s in range(i, -1, -1) if s == 0 or ends[i] - ends[s] >= context_tokens)  # fmt: skip
+            first = i
+            while first > 0 and ends[i] - ends[first] < context_tokens:
+                first -= 1
     return windows
 
 

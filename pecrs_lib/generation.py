@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pecrs_lib.context import Window, history_window
+from pecrs_lib.context import Window
 from pecrs_lib.data.schema import Catalogue, Dialogue
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
-from pecrs_lib.recommend import Recommendation, recommend
+from pecrs_lib.recommend import Recommendation, history_windows, recommend
 
 TOP_K = {"do_sample": True, "top_k": 50}  # the paper's choice (section 4.1)
 GREEDY = {"do_sample": False}
@@ -78,7 +78,9 @@ def generate_replies(
         at = slots >= 0
         inputs.append(x.masked_scatter(at[:, None], v[slots[at]].to(x.dtype)))
     longest = max(len(x) for x in inputs)
-    embeds = torch.stack([torch.cat([x.new_zeros(longest - len(x), x.shape[1]), x]) for x in inputs])
+    embeds = torch.stack(
+        [torch.cat([x.new_zeros(longest - len(x), x.shape[1]), x]) for x in inputs]
+    )
     length = torch.tensor([len(x) for x in inputs], device=model.device)
     mask = (torch.arange(longest, device=model.device) >= longest - length[:, None]).long()
     with torch.random.fork_rng(), backbone.tokens_merged() as lm:
@@ -131,20 +133,18 @@ def respond(
     if not histories:
         return []
     model.eval()
-    config, tok = model.config, model.backbone.tokenizer
-    trunks = [
-        history_window(
-            h, catalogue, tok, context_tokens=config.context_tokens,
-            utterance_tokens=config.utterance_tokens, window=config.window,
-        )
-        for h in histories
-    ]  # fmt: skip
+    tok = model.backbone.tokenizer
+    trunks = history_windows(model, histories, catalogue)
     ranked = recommend(model, histories, catalogue, v, top=top)
     chance = chance_of_rec(model, trunks, v)
-    names = [always_recommend or p > 0.5 for p in chance]
-    first = [catalogue.row[r[0].movie.id] if yes else None for r, yes in zip(ranked, names, strict=True)]
+    prompted = [always_recommend or p > 0.5 for p in chance]
+    first = [
+        catalogue.row[best[0].movie.id] if yes else None
+        for best, yes in zip(ranked, prompted, strict=True)
+    ]
+    length = model.config.response_tokens
     replies = generate_replies(
-        model, trunks, first, v, response_tokens=config.response_tokens, seed=seed, **decoding
+        model, trunks, first, v, response_tokens=length, seed=seed, **decoding
     )
     made = []
     for ids, best, p in zip(replies, ranked, chance, strict=True):

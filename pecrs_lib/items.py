@@ -239,9 +239,7 @@ def cached_features(
         os.close(handle)
         try:
             out = np.memmap(name, np.float16, "w+", shape=shape)
-            encode_items(
-                tokens, lm_output, dim=dim, device=device, progress=progress, out=out
-            )
+            encode_items(tokens, lm_output, dim=dim, device=device, progress=progress, out=out)
             out.flush()
             del out
             Path(name).replace(path)

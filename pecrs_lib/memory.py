@@ -21,6 +21,6 @@ def keep_freed_memory() -> bool:
     if sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(
-        mallopt(M_TRIM_THRESHOLD, -1)
+    return (
+        mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
     )

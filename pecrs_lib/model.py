@@ -145,11 +145,19 @@ class PECRS(nn.Module):
         model = cls(config, loaded)
         state = load_file(folder / "heads.safetensors")
         for name, head in model._heads().items():
-            own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+            own = {
+                k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")
+            }
             head.load_state_dict(own)
         return model
 
     # -- what is trained ------------------------------------------------------------------------
+
+    @property
+    def window_limits(self) -> dict[str, int]:
+        """Limits of `context.windows_of`, from the configuration."""
+        names = ("context_tokens", "utterance_tokens", "window")
+        return {name: getattr(self.config, name) for name in names}
 
     @property
     def device(self) -> torch.device:
@@ -190,18 +198,14 @@ class PECRS(nn.Module):
             texts: `fields` of `tokenize_items`, to drop some.
         """
         tok = self.backbone.tokenizer
-        tokens, _ = tokenize_items(
-            catalogue, tok, item_tokens=self.config.item_tokens, **texts
-        )
+        tokens, _ = tokenize_items(catalogue, tok, item_tokens=self.config.item_tokens, **texts)
 
         def lm_output(ids: Tensor, mask: Tensor) -> Tensor:
             return self.backbone.item_output(ids, mask, adapted=adapted)
 
         dim = self.backbone.dim
         if cache_dir is None or adapted:
-            return encode_items(
-                tokens, lm_output, dim=dim, device=self.device, progress=progress
-            )
+            return encode_items(tokens, lm_output, dim=dim, device=self.device, progress=progress)
         return cached_features(
             tokens, lm_output, dim=dim, device=self.device, progress=progress,
             backbone=f"{self.backbone.fingerprint}-{self.config.dtype}", cache_dir=cache_dir,

@@ -256,9 +256,7 @@ def add_candidates(batch: Batch, rerank_negative: Tensor, retrieval_negative: Te
     limit[row, column] = batch.query_column[:, None].expand_as(column)
     added = branch_layout(limit[:, width:], width)
     is_candidate = item[:, width:] != NO_ITEM
-    branch = torch.cat(
-        [batch.layout.branch, torch.where(is_candidate, added.branch, PADDING)], 1
-    )
+    branch = torch.cat([batch.layout.branch, torch.where(is_candidate, added.branch, PADDING)], 1)
 
     def widen(x: Tensor, tail: Tensor) -> Tensor:
         return torch.cat([x, tail], 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,9 +154,13 @@ def pretrain(
     decay = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0}],
-        lr=config.learning_rate, betas=(0.9, 0.95),
-    )  # fmt: skip
+        [
+            {"params": decay, "weight_decay": config.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=(0.9, 0.95),
+    )
     step = 0
     if state_path.exists():
         state = torch.load(state_path, weights_only=True)
@@ -167,10 +170,9 @@ def pretrain(
 
     def save() -> None:
         partial = state_path.with_suffix(".part")
-        torch.save(
-            {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, partial
-        )
-        os.replace(partial, state_path)
+        weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save({**weights, "step": step}, partial)
+        partial.replace(state_path)
         record = {"config": asdict(config), "train_tokens": len(stream), "curve": curve}
         record_path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

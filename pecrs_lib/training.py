@@ -1,19 +1,15 @@
 """The single stage of training: three losses, one loop, on accelerate (section 3.6).
 
-Comes after `model`; validation goes through `recommend`. Every random choice of step s (order of
-dialogues, negatives, adapter dropout) is drawn from a generator seeded with (seed, s), so a run
-that was interrupted goes on exactly as it would have.
+Comes after `model` and `batches`; validation goes through `protocol`. Every random choice of step s
+(negatives, adapter dropout) is drawn from a generator seeded with (seed, s), and the order of an
+epoch from (seed, epoch), so a run that was interrupted goes on exactly as it would have.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,90 +19,17 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from pecrs_lib.config import Config
-from pecrs_lib.context import Window, encode_dialogues
+from pecrs_lib.batches import epoch_batches, fingerprint, make_batch
+from pecrs_lib.checkpoint import Progress, load_checkpoint, replace_folder, save_checkpoint
+from pecrs_lib.context import Window
 from pecrs_lib.data.schema import Catalogue, Dialogue
 from pecrs_lib.items import ItemFeatures
+from pecrs_lib.memory import keep_freed_memory
 from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
-from pecrs_lib.negatives import draw_negatives
-from pecrs_lib.packing import Batch, add_candidates, pack
-from pecrs_lib.recommend import rank_windows
+from pecrs_lib.protocol import encode_windows, rank_windows
 
-STATE = "training.pt"
 VALIDATION_K = (1, 10, 50)
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be resumed: it is damaged, or belongs to other data or settings."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands; saved with every checkpoint.
-
-    `step` counts optimizer steps; `history` has a row per epoch.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    best: float = -math.inf
-    best_epoch: int = -1
-    history: list[dict[str, float]] = field(default_factory=list)
-    running: list[float] = field(default_factory=lambda: [0.0] * 4)  # sums of this epoch
-
-
-def encode_windows(
-    dialogues: Sequence[Dialogue], catalogue: Catalogue, model: PECRS
-) -> list[Window]:
-    """Windows of the dialogues with the limits of the model's configuration."""
-    config = model.config
-    return encode_dialogues(
-        dialogues,
-        catalogue,
-        model.backbone.tokenizer,
-        context_tokens=config.context_tokens,
-        utterance_tokens=config.utterance_tokens,
-        window=config.window,
-    )
-
-
-def make_batch(
-    windows: Sequence[Window], n_items: int, config: Config, generator: torch.Generator
-) -> Batch:
-    """Windows packed, with negatives drawn for both tasks as `config` says."""
-    batch = pack(windows, response_tokens=config.response_tokens)
-    group = batch.query_row * batch.token.shape[1] + batch.query_column
-
-    def draw(m: int | None) -> torch.Tensor:
-        return draw_negatives(
-            n_items, batch.positive, group, m,
-            generator=generator, share_over_batch=config.share_over_batch,
-        )  # fmt: skip
-
-    rerank = draw(config.negatives)
-    retrieval = rerank if config.share_over_tasks else draw(config.retrieval_negatives)
-    return add_candidates(batch, rerank, retrieval)
-
-
-def epoch_batches(
-    windows: Sequence[Window], batch_size: int, seed: int, epoch: int
-) -> list[list[Window]]:
-    """Batches of one epoch in random order; windows of a batch are of similar length.
-
-    Windows without a recommender turn teach nothing and are left out.
-    """
-    useful = [w for w in windows if w.turns]
-    rng = np.random.default_rng([seed, epoch])
-    shuffled = [useful[k] for k in rng.permutation(len(useful))]
-    pool = 16 * batch_size  # sort within pools: less padding, still random
-    ordered = [
-        w
-        for start in range(0, len(shuffled), pool)
-        for w in sorted(shuffled[start : start + pool], key=lambda w: len(w.token))
-    ]
-    batches = [ordered[k : k + batch_size] for k in range(0, len(ordered), batch_size)]
-    return [batches[k] for k in rng.permutation(len(batches))]
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:
@@ -114,14 +37,6 @@ def learning_rate_factor(step: int, warmup: int, total: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return max(0.0, (total - step) / max(1, total - warmup))
-
-
-def fingerprint(windows: Sequence[Window], n_items: int) -> str:
-    """Changes when the training data do."""
-    digest = hashlib.sha256(str(n_items).encode())
-    for w in windows:
-        digest.update(w.token.tobytes() + w.item.tobytes())
-    return digest.hexdigest()[:16]
 
 
 class Trainer:
@@ -159,6 +74,8 @@ class Trainer:
             cpu=model.device.type == "cpu" and not torch.cuda.is_available(),
         )
         model.to(self.accelerator.device)
+        if model.device.type == "cpu":
+            keep_freed_memory()
         self.train_windows = encode_windows(train, catalogue, model)
         self.valid_windows = encode_windows(valid, catalogue, model)
         if not any(t.items for w in self.train_windows for t in w.turns):
@@ -227,7 +144,7 @@ class Trainer:
             self.progress.running = [0.0] * 4
             if row["score"] > self.progress.best:
                 self.progress.best, self.progress.best_epoch = row["score"], int(row["epoch"])
-                self._replace("best", self.raw_model.save_pretrained)
+                replace_folder(self.out / "best", self.raw_model.save_pretrained)
             self.save()
             yield row
 
@@ -317,70 +234,25 @@ class Trainer:
 
     # -- checkpoints ----------------------------------------------------------------------------
 
-    def _replace(self, name: str, write: Callable[[Path], None]) -> None:
-        """Write a folder beside its final name and swap, so that a good state always exists."""
-        final, new, old = (self.out / f"{name}{suffix}" for suffix in ("", ".new", ".old"))
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        new.mkdir(parents=True)
-        write(new)
-        if final.exists():
-            os.replace(final, old)
-        os.replace(new, final)
-        shutil.rmtree(old, ignore_errors=True)
-
     def save(self) -> None:
-        """Write `out/last`: model, optimizer, schedule, position; and `out/history.csv`."""
-
-        def write(folder: Path) -> None:
-            self.raw_model.save_pretrained(folder)
-            state = {
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "progress": asdict(self.progress),
-                "data": self.data,
-            }
-            torch.save(state, folder / STATE)
-
-        self._replace("last", write)
+        """Write the state to resume, the history and the settings."""
+        parts = (self.raw_model, self.optimizer, self.schedule, self.progress, self.data)
+        save_checkpoint(self.out / "last", *parts)
         self.history().to_csv(self.out / "history.csv", index=False)
         record = {"config": self.config.to_dict(), "data": self.data}
         (self.out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def resume(self) -> bool:
-        """Go on from `out/last`, bit for bit; False when there is nothing to resume.
+        """Go on from `out/last`, bit for bit on CPU; False when there is nothing to resume.
 
         Raises:
             CheckpointError: the checkpoint is damaged or belongs to another run.
         """
-        folder = next((f for n in ("last", "last.old") if (f := self.out / n).exists()), None)
-        if folder is None:
+        parts = (self.raw_model, self.optimizer, self.schedule, self.data)
+        progress = load_checkpoint(self.out / "last", *parts)
+        if progress is None:
             return False
-        try:
-            state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
-            config = json.loads((folder / "pecrs.json").read_text(encoding="utf-8"))["config"]
-            saved = PECRS.from_pretrained(folder, backbone=self.config.backbone)
-        except Exception as error:
-            raise CheckpointError(
-                f"{folder} cannot be resumed: {error}; remove the folder to start again"
-            ) from error
-        changed = [
-            k for k, value in self.config.to_dict().items()
-            if k not in ("backbone", "patience") and config.get(k) != value
-        ]  # fmt: skip
-        if state["data"] != self.data or changed:
-            what = f"settings {', '.join(changed)}" if changed else "training data"
-            raise CheckpointError(
-                f"{folder} was written with other {what}; choose another folder to start anew"
-            )
-        with torch.no_grad():
-            trained = dict(saved.named_parameters())
-            for name, parameter in self.raw_model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(trained[name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.progress = Progress(**state["progress"])
+        self.progress = progress
         if self.config.refresh_items:
             self.features = self._encode_items(self.raw_model)
         return True

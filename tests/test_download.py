@@ -22,6 +22,7 @@ import pytest
 import requests
 
 from pecrs_lib.data import download
+from pecrs_lib.data.archive import safe_unzip
 from pecrs_lib.data.download import (
     DATASETS,
     DownloadError,
@@ -29,7 +30,6 @@ from pecrs_lib.data.download import (
     describe_sources,
     fetch,
     git_blob_id,
-    safe_unzip,
     verify,
 )
 from pecrs_lib.data.schema import DataError

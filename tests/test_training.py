@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pecrs_lib.batches import epoch_batches
+from pecrs_lib.checkpoint import CheckpointError
 from pecrs_lib.config import Config
 from pecrs_lib.model import PECRS
-from pecrs_lib.training import CheckpointError, Trainer, epoch_batches, learning_rate_factor
+from pecrs_lib.training import Trainer, learning_rate_factor
 from tests.toys import toy_dialogues
 
 CONFIG = Config(
@@ -82,16 +84,14 @@ def test_resume_refuses_other_data_and_other_settings(
     run.save()
     with pytest.raises(CheckpointError, match="training data"):
         trainer(tiny_backbone, catalogue, toy_dialogues(catalogue, 8, seed=5), tmp_path).resume()
-    with pytest.raises(CheckpointError, match="settings negatives"):
+    with pytest.raises(CheckpointError, match="other settings"):
         trainer(tiny_backbone, catalogue, dialogues, tmp_path, negatives=4).resume()
     (tmp_path / "last" / "training.pt").write_bytes(b"half a fi")
     with pytest.raises(CheckpointError, match="cannot be resumed"):
         trainer(tiny_backbone, catalogue, dialogues, tmp_path).resume()
 
 
-def test_refreshed_item_features_follow_the_adapters(
-    tiny_backbone, catalogue, dialogues, tmp_path
-):
+def test_refreshed_item_features_follow_the_adapters(tiny_backbone, catalogue, dialogues, tmp_path):
     frozen = trainer(tiny_backbone, catalogue, dialogues, tmp_path / "a")
     live = trainer(tiny_backbone, catalogue, dialogues, tmp_path / "b", refresh_items=1)
     first_frozen, first_live = frozen.features.values.clone(), live.features.values.clone()

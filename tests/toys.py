@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -14,16 +13,47 @@ from transformers import (
     LlamaConfig,
     OPTConfig,
     PreTrainedConfig,
-    PreTrainedTokenizerFast,
     Qwen2Config,
 )
 
 from pecrs_lib.data import Catalogue, Dialogue, Mention, Movie, Utterance
+from pecrs_lib.pretrain import train_tokenizer
 
-WORDS = (
-    "i you like love saw movie film scary funny old new with about any good great tonight have "
-    "seen maybe action space robots heist detective romance music ghost island king the a an"
-).split()
+WORDS = [
+    "i",
+    "you",
+    "like",
+    "love",
+    "saw",
+    "movie",
+    "film",
+    "scary",
+    "funny",
+    "old",
+    "new",
+    "with",
+    "about",
+    "any",
+    "good",
+    "great",
+    "tonight",
+    "have",
+    "seen",
+    "maybe",
+    "action",
+    "space",
+    "robots",
+    "heist",
+    "detective",
+    "romance",
+    "music",
+    "ghost",
+    "island",
+    "king",
+    "the",
+    "a",
+    "an",
+]
 
 
 def toy_catalogue(n: int) -> Catalogue:
@@ -97,20 +127,6 @@ def tiny_config(kind: str, vocab: int) -> PreTrainedConfig:
 
 
 KINDS = ("gpt2", "llama", "qwen2", "gpt_neox", "opt")
-
-
-def train_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab, special_tokens=["<|endoftext|>"], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
-    bpe.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
-    )
 
 
 def save_tiny_backbone(folder: Path, kind: str) -> str:

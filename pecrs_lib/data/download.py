@@ -16,10 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import stat
 import uuid
-import zipfile
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,6 +26,7 @@ from urllib.request import url2pathname
 import pooch
 import requests
 
+from pecrs_lib.data.archive import DownloadError, local_trouble
 from pecrs_lib.data.schema import DataError
 
 StrPath = str | Path
@@ -39,10 +37,6 @@ MIRRORS = (
     "https://github.com/{repo}/raw/{commit}/{path}",
 )
 TIMEOUT_S = (10.0, 30.0)  # to connect, and between two pieces: slow class-room networks pass
-
-
-class DownloadError(RuntimeError):
-    """A file could not be fetched or stored. The message says what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +133,7 @@ def fetch(
                     failures.append(f"{place}: had the wrong content and was removed")
                 raise DownloadError(_advice(file, failures, places))
         except OSError as error:
-            raise DownloadError(_local_trouble(error, place.parent)) from error
+            raise DownloadError(local_trouble(error, place.parent)) from error
     return {file.name: place for file, place in places.items()}
 
 
@@ -155,49 +149,6 @@ def describe_sources() -> list[dict[str, str]]:
         for dataset, files in DATASETS.items()
         for file in files
     ]
-
-
-def safe_unzip(path: StrPath, target: StrPath, max_bytes: int = 1_000_000_000) -> list[Path]:
-    """Unpack a zip archive under `target`; the paths of its files, in the archive's order.
-
-    Raises `DataError`, before any file reaches `target`, if a member is not a plain file, has a
-    name that leads elsewhere or occurs twice, or is damaged, or if they exceed `max_bytes`.
-    """
-    target = Path(target)
-    scratch = target / f".unzip-{uuid.uuid4().hex}"  # same file system: moving is a rename
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = _checked_members(archive, max_bytes)
-            names = [Path(archive.extract(m, scratch)).relative_to(scratch) for m in members]
-        for name in names:
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            (scratch / name).replace(target / name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeError) as error:
-        raise DataError(f"damaged or encrypted zip archive: {error}", path=path) from error
-    except OSError as error:
-        raise DownloadError(_local_trouble(error, target)) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return [target / name for name in names]
-
-
-def _checked_members(archive: zipfile.ZipFile, max_bytes: int) -> list[zipfile.ZipInfo]:
-    path, members = archive.filename, archive.infolist()
-    # A stated size may be a lie, but zipfile unpacks no more than that and then fails the checksum.
-    if (total := sum(member.file_size for member in members)) > max_bytes:
-        raise DataError(f"unpacks to {total} bytes, limit {max_bytes}", path=path)
-    if len({member.filename.casefold() for member in members}) < len(members):
-        raise DataError("two members have the same name", path=path)
-    for member in members:
-        name = member.filename
-        kind = stat.S_IFMT(member.external_attr >> 16)  # Unix mode; 0 where the maker had none
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise DataError(f"{name!r} is a link or a special file", path=path)
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(f"{name!r} is not packed with deflate", path=path)
-        if not name or name.startswith("/") or {*":\\"} & {*name} or ".." in name.split("/"):
-            raise DataError(f"{name!r} leads outside the target", path=path)
-    return [member for member in members if not member.is_dir()]
 
 
 def _places(wanted: str | RemoteFile, cache_dir: StrPath | None) -> dict[RemoteFile, Path]:
@@ -216,13 +167,6 @@ def _state(file: RemoteFile, place: Path) -> State:
     if not place.exists():
         return "missing"
     return "ok" if place.is_file() and git_blob_id(place) == file.blob else "damaged"
-
-
-def _local_trouble(error: OSError, folder: Path) -> str:
-    """One line: disk full, read-only, no permission, a file where a folder belongs."""
-    place = error.filename2 or error.filename or folder  # of a copy, the second is ours
-    problem = f"cannot use {place}: {error.strerror or error}"
-    return f"{problem}; another folder may do (for the cache: PECRS_DATA)"
 
 
 def _download(file: RemoteFile, place: Path, progress: bool) -> list[str]:

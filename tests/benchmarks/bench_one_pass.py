@@ -26,15 +26,16 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from experiments.inspired_data import load
+from pecrs_lib.batches import make_batch
 from pecrs_lib.config import Config
 from pecrs_lib.context import Window
 from pecrs_lib.items import tokenize_items
 from pecrs_lib.losses import pairwise_angular_distance, rerank_loss, response_loss, retrieval_loss
+from pecrs_lib.memory import keep_freed_memory
 from pecrs_lib.model import PECRS, Losses
 from pecrs_lib.packing import additive
-from pecrs_lib.recommend import rank_windows
-from pecrs_lib.training import encode_windows, make_batch
-from tests.toys import train_tokenizer
+from pecrs_lib.pretrain import train_tokenizer
+from pecrs_lib.protocol import encode_windows, rank_windows
 
 M_TRAIN, M_INFERENCE = 150, 700
 
@@ -90,7 +91,9 @@ class Cost:
         return 2.0 * ((self.tokens + self.grad_tokens) * self.linear + head)
 
 
-def three_pass_step(model: PECRS, tokens: list[list[int]], window: Window, config: Config, seed: int) -> int:
+def three_pass_step(
+    model: PECRS, tokens: list[list[int]], window: Window, config: Config, seed: int
+) -> int:
     """All data points of a window, each with its own three passes; returns how many there are."""
     tok, backbone = model.backbone.tokenizer, model.backbone
     token, slot = torch.from_numpy(window.token), torch.from_numpy(window.item)
@@ -177,7 +180,9 @@ def timed(repeat: int, work: Callable[[int], int]) -> tuple[list[float], list[in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--inspired", type=Path, required=True, help="folder of the INSPIRED data")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--batch", type=int, default=2, help="dialogues a step of one pass")
@@ -186,6 +191,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.manual_seed(0)
+    keep_freed_memory()
     dtype = getattr(torch, args.dtype)
 
     catalogue, splits = load(args.inspired)
@@ -201,12 +207,13 @@ def main() -> None:
     windows = encode_windows([splits["train"][k] for k in chosen], catalogue, model)
     windows.sort(key=lambda w: w.dialogue)
     rate = gemm_rate(dtype)
+    threads = torch.get_num_threads()
     report: dict[str, object] = {
-        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.processor() or platform.machine()}, {threads} threads",
         "torch": torch.__version__, "dtype": args.dtype, "gemm_gflops": rate / 1e9,
         "M_train": M_TRAIN, "batch_dialogues": args.batch, "repeats": args.repeat,
     }  # fmt: skip
-    print(f"matrix product {rate / 1e9:.0f} GFLOP/s, {args.dtype}, {torch.get_num_threads()} threads")
+    print(f"matrix product {rate / 1e9:.0f} GFLOP/s, {args.dtype}, {threads} threads")
     cost = Cost(model)
 
     # the catalogue, once

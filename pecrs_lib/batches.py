@@ -1,0 +1,63 @@
+"""From windows to the batches of an epoch, negatives included.
+
+Comes after `packing` and `negatives`, before `training`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from pecrs_lib.config import Config
+from pecrs_lib.context import Window
+from pecrs_lib.negatives import draw_negatives
+from pecrs_lib.packing import Batch, add_candidates, pack
+
+
+def make_batch(
+    windows: Sequence[Window], n_items: int, config: Config, generator: torch.Generator
+) -> Batch:
+    """Windows packed, with negatives drawn for both tasks as `config` says."""
+    batch = pack(windows, response_tokens=config.response_tokens)
+    group = batch.query_row * batch.token.shape[1] + batch.query_column
+
+    def draw(m: int | None) -> torch.Tensor:
+        return draw_negatives(
+            n_items, batch.positive, group, m,
+            generator=generator, share_over_batch=config.share_over_batch,
+        )  # fmt: skip
+
+    rerank = draw(config.negatives)
+    retrieval = rerank if config.share_over_tasks else draw(config.retrieval_negatives)
+    return add_candidates(batch, rerank, retrieval)
+
+
+def epoch_batches(
+    windows: Sequence[Window], batch_size: int, seed: int, epoch: int
+) -> list[list[Window]]:
+    """Batches of one epoch in random order; windows of a batch are of similar length.
+
+    Windows without a recommender turn teach nothing and are left out.
+    """
+    useful = [w for w in windows if w.turns]
+    rng = np.random.default_rng([seed, epoch])
+    shuffled = [useful[k] for k in rng.permutation(len(useful))]
+    pool = 16 * batch_size  # sort within pools: less padding, still random
+    ordered = [
+        w
+        for start in range(0, len(shuffled), pool)
+        for w in sorted(shuffled[start : start + pool], key=lambda w: len(w.token))
+    ]
+    batches = [ordered[k : k + batch_size] for k in range(0, len(ordered), batch_size)]
+    return [batches[k] for k in rng.permutation(len(batches))]
+
+
+def fingerprint(windows: Sequence[Window], n_items: int) -> str:
+    """Changes when the training data do."""
+    digest = hashlib.sha256(str(n_items).encode())
+    for w in windows:
+        digest.update(w.token.tobytes() + w.item.tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,118 @@
+"""What a training run leaves on disk, and how it goes on from there.
+
+Beside `training`. A checkpoint is a folder that replaces its predecessor only once it is complete,
+so a run that dies in the middle of writing loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pecrs_lib.model import PECRS
+
+STATE = "training.pt"
+FREE_TO_CHANGE = ("backbone", "patience")  # settings that may differ on resuming
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be resumed: it is damaged, or belongs to other data or settings."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with every checkpoint.
+
+    `step` counts optimizer steps; `history` has a row per epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: float = -math.inf
+    best_epoch: int = -1
+    history: list[dict[str, float]] = field(default_factory=list)
+    running: list[float] = field(default_factory=lambda: [0.0] * 4)  # sums of this epoch
+
+
+def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a new folder, then put it in the place of `final`."""
+    new, old = (final.with_name(f"{final.name}{suffix}") for suffix in (".new", ".old"))
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    write(new)
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        final.replace(old)
+    new.replace(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save_checkpoint(
+    final: Path, model: PECRS, optimizer: Any, schedule: Any, progress: Progress, data: str
+) -> None:
+    """Model, optimizer, schedule and position, as the folder `final`."""
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder)
+        state = {
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "progress": asdict(progress),
+            "data": data,
+        }
+        torch.save(state, folder / STATE)
+
+    replace_folder(final, write)
+
+
+def load_checkpoint(
+    final: Path, model: PECRS, optimizer: Any, schedule: Any, data: str
+) -> Progress | None:
+    """Bring model, optimizer and schedule to where `save_checkpoint` left them.
+
+    Args:
+        data: fingerprint of the training data now.
+
+    Returns:
+        the position, or None when there is no checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged, or was written with other data or settings.
+    """
+    # between the two renames of `replace_folder` only the old one has a name
+    folder = next((f for f in (final, final.with_name(f"{final.name}.old")) if f.exists()), None)
+    if folder is None:
+        return None
+    try:
+        state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+        config = json.loads((folder / "pecrs.json").read_text(encoding="utf-8"))["config"]
+        saved = PECRS.from_pretrained(folder, backbone=model.config.backbone)
+    except Exception as error:
+        raise CheckpointError(
+            f"{folder} cannot be resumed: {error}; remove the folder to start again"
+        ) from error
+    changed = [
+        name
+        for name, value in model.config.to_dict().items()
+        if name not in FREE_TO_CHANGE and config.get(name) != value
+    ]
+    if state["data"] != data or changed:
+        what = f"settings ({', '.join(changed)})" if changed else "training data"
+        raise CheckpointError(
+            f"{folder} was written with other {what}; choose another folder to start anew"
+        )
+    trained = dict(saved.named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(trained[name])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    return Progress(**state["progress"])

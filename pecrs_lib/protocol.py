@@ -1,0 +1,122 @@
+"""The paper's protocol: every recommending turn of every dialogue, history as people said it.
+
+Comes after `ranking`; gives `training` its validation and `assessment` its test. One data point per
+recommended item (section 4.1), all turns of a dialogue in one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pecrs_lib.context import Window, encode_dialogues
+from pecrs_lib.data.schema import Catalogue, Dialogue
+from pecrs_lib.model import PECRS
+from pecrs_lib.packing import pack
+from pecrs_lib.ranking import rank, read_trunks, retrieval_order
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+def encode_windows(
+    dialogues: Sequence[Dialogue], catalogue: Catalogue, model: PECRS
+) -> list[Window]:
+    """Windows of the dialogues with the limits of the model's configuration."""
+    return encode_dialogues(dialogues, catalogue, model.backbone.tokenizer, **model.window_limits)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What a trained model did on every scored turn of some windows.
+
+    One entry per distinct item a turn recommends (P), and one per response (G).
+
+    Attributes:
+        dialogue, utterance, item: (P,) which dialogue, which of its utterances, catalogue row.
+        rank: (P,) of the item over the whole catalogue after re-ranking, 1 is best.
+        retrieval_rank: (P,) before re-ranking.
+        top1: (P,) catalogue row ranked first.
+        response_dialogue, response_utterance: (G,) origin of each response.
+        nll: (G,) summed −log p of its tokens given the true item, without the opening decision.
+        tokens: (G,) how many they are.
+    """
+
+    dialogue: np.ndarray
+    utterance: np.ndarray
+    item: np.ndarray
+    rank: np.ndarray
+    retrieval_rank: np.ndarray
+    top1: np.ndarray
+    response_dialogue: np.ndarray
+    response_utterance: np.ndarray
+    nll: np.ndarray
+    tokens: np.ndarray
+
+
+def batches_by_length(windows: Sequence[Window], tokens: int = 4096) -> list[list[Window]]:
+    """Windows sorted by length, in batches of at most `tokens` padded tokens."""
+    batches: list[list[Window]] = []
+    for window in sorted(windows, key=lambda w: -len(w.token)):
+        if batches and len(batches[-1][0].token) * (len(batches[-1]) + 1) <= tokens:
+            batches[-1].append(window)
+        else:
+            batches.append([window])
+    return batches
+
+
+def rank_windows(
+    model: PECRS,
+    windows: Sequence[Window],
+    v: Tensor,
+    *,
+    candidates: int = 700,
+    chunk: int = 128,
+    response_tokens: int = 64,
+    batch_tokens: int = 4096,
+    progress: Progress = iter,
+) -> Ranked:
+    """Every scored turn of every window; history is teacher-forced (the paper's protocol).
+
+    Args:
+        v: (N, D) item vectors, from `model.encode_catalogue`.
+        candidates: M_inference.
+        progress: wraps the batches, e.g. `tqdm`.
+    """
+    model.eval()
+    points: list[np.ndarray] = []  # (6, p) each
+    responses: list[np.ndarray] = []  # (4, g) each
+    for part in progress(batches_by_length(windows, batch_tokens)):
+        batch = pack(part, response_tokens=response_tokens).to(model.device)
+        trunk = read_trunks(model, batch, v)
+        with torch.inference_mode():
+            nll = model.token_nll(trunk.hidden, batch)
+        said = (~batch.response_is_decision).to(nll.dtype)
+        zeros = nll.new_zeros(batch.responses)
+        summed = [zeros.index_add(0, batch.response_of, x) for x in (nll * said, said)]
+        origin = [batch.dialogue, batch.utterance]
+        responses.append(np.stack([x.cpu().double().numpy() for x in (*origin, *summed)]))
+        if len(batch.positive) == 0:
+            continue
+        key = batch.query_row * trunk.width + batch.query_column
+        turns, turn = torch.unique(key, return_inverse=True)  # points of a turn share its query
+        row, column = turns // trunk.width, turns % trunk.width
+        ranking = rank(model, trunk, row, column, v, candidates=candidates, chunk=chunk)
+        place = retrieval_order(ranking.distance)[turn]
+        found = (
+            *(x[batch.point_response] for x in origin),
+            batch.positive,
+            ranking.of_turns(turn).ranks(batch.positive),
+            (place == batch.positive[:, None]).long().argmax(1) + 1,
+            ranking.rows[turn, 0],
+        )
+        points.append(np.stack([x.cpu().numpy() for x in found]))
+    p = np.concatenate([*points, np.empty((6, 0), np.int64)], 1)
+    g = np.concatenate([*responses, np.empty((4, 0))], 1)
+    p = p[:, np.lexsort((p[1], p[0]))]
+    g = g[:, np.lexsort((g[1], g[0]))]
+    return Ranked(*p, g[0].astype(np.int64), g[1].astype(np.int64), g[2], g[3].astype(np.int64))
