@@ -38,9 +38,9 @@ class Backbone(nn.Module):
         fingerprint: changes with any frozen weight.
     """
 
-    def __init__(self, lm: PeftModel, tokenizer: DialogueTokenizer, fingerprint: str) -> None:
+    def __init__(self, lm: Any, tokenizer: DialogueTokenizer, fingerprint: str) -> None:
         super().__init__()
-        self.lm = lm
+        self.lm: Any = lm
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
         self.dim: int = self._table(self.lm.get_input_embeddings())[0].shape[1]
@@ -70,7 +70,8 @@ class Backbone(nn.Module):
             config = AutoConfig.from_pretrained(name)
             if getattr(config, "activation_function", None) == "gelu_new":
                 config.activation_function = "gelu_pytorch_tanh"  # the same function, fused
-            model = AutoModelForCausalLM.from_pretrained(
+            auto: Any = AutoModelForCausalLM
+            model = auto.from_pretrained(
                 name, config=config, dtype=dtype, attn_implementation="sdpa"
             )
             tokenizer = AutoTokenizer.from_pretrained(name)
@@ -99,6 +100,7 @@ class Backbone(nn.Module):
         )
         with warnings.catch_warnings():  # peft reads a property that transformers 5 renames
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            lm: Any
             if adapter is None:
                 lm = get_peft_model(model, lora)
             else:
@@ -119,7 +121,7 @@ class Backbone(nn.Module):
         return self
 
     @property
-    def body(self) -> nn.Module:
+    def body(self) -> Any:
         """The LM without its head."""
         return self.lm.get_base_model().base_model
 

@@ -151,10 +151,10 @@ def pack(windows: Sequence[Window], *, response_tokens: int = 64) -> Batch:
                 origin.append((w.dialogue, turn.utterance))
             else:
                 tail = slice(turn.start + 1 + len(turn.items), turn.end)  # [REC_END] … <eos>
-                for item in turn.items:
+                for positive in turn.items:
                     branches.append((
                         np.concatenate([w.token[turn.start + 1 : turn.start + 2], w.token[tail]]),
-                        np.concatenate([[item], w.item[tail]]),
+                        np.concatenate([[positive], w.item[tail]]),
                         turn.start,
                     ))  # fmt: skip
                     shift = free + 1 - tail.start
@@ -164,7 +164,8 @@ def pack(windows: Sequence[Window], *, response_tokens: int = 64) -> Batch:
                     free += 1 + tail.stop - tail.start
                     origin.append((w.dialogue, turn.utterance))
             points += [
-                (b, turn.start, item, first_response + k) for k, item in enumerate(turn.items)
+                (b, turn.start, positive, first_response + k)
+                for k, positive in enumerate(turn.items)
             ]
         rows.append(branches)
 

@@ -119,4 +119,15 @@ def rank_windows(
     g = np.concatenate([*responses, np.empty((4, 0))], 1)
     p = p[:, np.lexsort((p[1], p[0]))]
     g = g[:, np.lexsort((g[1], g[0]))]
-    return Ranked(*p, g[0].astype(np.int64), g[1].astype(np.int64), g[2], g[3].astype(np.int64))
+    return Ranked(
+        dialogue=p[0],
+        utterance=p[1],
+        item=p[2],
+        rank=p[3],
+        retrieval_rank=p[4],
+        top1=p[5],
+        response_dialogue=g[0].astype(np.int64),
+        response_utterance=g[1].astype(np.int64),
+        nll=g[2],
+        tokens=g[3].astype(np.int64),
+    )

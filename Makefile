@@ -1,0 +1,39 @@
+# Two commands do everything: `make demo` runs the main job, `make test` the tests.
+# Both make their own .venv; another interpreter or folder: make test PYTHON=python3.12 VENV=/tmp/v
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: demo test lint figures benchmark clean help
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; point PYTHON= at one"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## train, evaluate and talk to a small PECRS, with every baseline beside it
+	$(BIN)/python -m experiments.demo
+
+test: $(READY) ## all tests, notebooks included
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+figures: $(READY) ## redraw figures/ from data/results/
+	$(BIN)/python -m experiments.draw_figures
+
+benchmark: $(READY) ## one pass against three (INSPIRED=folder of the INSPIRED data)
+	$(BIN)/python -m tests.benchmarks.bench_one_pass --inspired $(INSPIRED) --json data/results/bench_one_pass.json
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache runs/demo
