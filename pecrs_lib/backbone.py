@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -64,7 +65,8 @@ class Backbone(nn.Module):
             adapter: folder written by `save`, instead of fresh adapters.
 
         Raises:
-            BackboneError: no such model, or its embeddings differ in size from its hidden states.
+            BackboneError: no such model, damaged weights, no tokenizer beside them, or embeddings
+                that differ in size from the hidden states.
         """
         try:
             config = AutoConfig.from_pretrained(name)
@@ -75,12 +77,16 @@ class Backbone(nn.Module):
                 name, config=config, dtype=dtype, attn_implementation="sdpa"
             )
             tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise BackboneError(
                 f"cannot load the language model {name!r}: {reason} "
                 "(give a folder with config.json, weights and tokenizer, or a hub name)"
             ) from error
+        if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+            raise BackboneError(  # transformers makes up an empty one where the files are missing
+                f"{name!r} has no tokenizer files (tokenizer.json and tokenizer_config.json)"
+            )
         rows, dim = model.get_input_embeddings().weight.shape
         if dim != model.config.hidden_size:
             raise BackboneError(
@@ -259,9 +265,12 @@ def _token_layers(model: Any, ids: list[int]) -> dict[str, list[int]]:
 
 
 def _fingerprint(model: nn.Module) -> str:
-    """A hash over name, shape and two moments of every weight: cheap, and moved by any change."""
+    """A hash over name, type, shape and bytes of every weight: any change moves it.
+
+    Sums would not do: their last bits depend on the number of threads.
+    """
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
-        w = weight.detach().double()
-        digest.update(f"{name}{tuple(w.shape)}{w.sum().item()}{w.square().sum().item()}".encode())
+        digest.update(f"{name}{weight.dtype}{tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

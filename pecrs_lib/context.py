@@ -83,7 +83,8 @@ class DialogueTokenizer:
             if token == self.eos:
                 break
             if token == self.item:
-                text += title if not text or text[-1] in " \"'(“" else f" {title}"
+                opening = text[-1:] in " (“" or (text[-1:] in "\"'" and text[-2:-1] in " (“")
+                text += title if opening else f" {title}"
         return text.strip()
 
     def encode_texts(self, utterances: Sequence[Utterance], known: Catalogue) -> list[list[int]]:
@@ -167,16 +168,16 @@ class _Encoded:
 def _encode(
     utterance: Utterance, text: list[int], tok: DialogueTokenizer, catalogue: Catalogue, limit: int
 ) -> _Encoded:
-    items = [catalogue.row[i] for i in utterance.items if i in catalogue][: limit // 2]
+    known = [catalogue.row[i] for i in utterance.items if i in catalogue]
+    items = known[: limit // 2]
     opening, closing = (
         (tok.rec, tok.rec_end) if utterance.role == "recommender" else (tok.sep, tok.sep)
     )
     head = [opening, *([tok.item] * len(items)), closing] if items else []
     head = head + tok.speaker[utterance.role]
-    room = max(limit - len(head) - 1, 1)
-    return _Encoded(
-        utterance.role, items, [*head, *text[:room], tok.eos], len(head), len(text) > room
-    )
+    room = limit - len(head) - 1
+    cut = len(text) > room or len(known) > len(items)
+    return _Encoded(utterance.role, items, [*head, *text[:room], tok.eos], len(head), cut)
 
 
 def windows_of(
@@ -201,10 +202,13 @@ def windows_of(
         window: longest trunk in tokens; at least context_tokens + 2 × utterance_tokens.
 
     Raises:
-        ValueError: `window` is too short to move on.
+        ValueError: `window` is too short to move on, or `utterance_tokens` to hold any text.
     """
     if window < context_tokens + 2 * utterance_tokens:
         raise ValueError(f"window {window} < {context_tokens} + 2 × {utterance_tokens} tokens")
+    least = 2 * (max(len(ids) for ids in tok.speaker.values()) + 4)  # half of it may be items
+    if utterance_tokens < least:
+        raise ValueError(f"utterance_tokens must be at least {least}, got {utterance_tokens}")
     texts = tok.encode_texts(dialogue.utterances, catalogue)
     encoded = [
         _encode(utterance, text, tok, catalogue, utterance_tokens)

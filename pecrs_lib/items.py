@@ -204,7 +204,8 @@ def encode_items(
             C = lm_output(
                 torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
             ).float()
-        flat = C.cpu().numpy()[mask].astype(np.float16)
+        with np.errstate(over="ignore"):  # raised below instead
+            flat = C.cpu().numpy()[mask].astype(np.float16)
         if not np.isfinite(flat).all():
             raise ValueError("an item feature exceeds the range of float16")
         where = (offset[:-1][rows][:, None] + np.arange(mask.shape[1]))[mask]

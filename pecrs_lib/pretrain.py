@@ -117,7 +117,8 @@ def pretrain(
         the folder, which `AutoModelForCausalLM.from_pretrained` loads.
 
     Raises:
-        ValueError: a document stands on both sides, or `out` was begun with other settings.
+        ValueError: a document stands on both sides, `out` was begun with other settings, or a
+            text is shorter than a block.
     """
     config = config or PretrainConfig()
     keep_freed_memory()
@@ -132,6 +133,8 @@ def pretrain(
         if record["config"] != asdict(config):
             raise ValueError(f"{out} was begun with other settings: {record['config']}")
         curve = record["curve"]
+        if curve and curve[-1]["step"] == config.steps and not state_path.exists():
+            return out  # finished before
         tokenizer = PreTrainedTokenizerFast.from_pretrained(out)
     else:
         tokenizer = train_tokenizer(train, config.vocab_size)
@@ -140,6 +143,11 @@ def pretrain(
     order = np.random.default_rng(config.seed).permutation(len(train))
     stream = token_stream([train[k] for k in order], tokenizer)
     test = token_stream(held_out, tokenizer)
+    if min(len(stream), len(test)) <= config.n_positions:
+        raise ValueError(
+            f"{len(stream)} training and {len(test)} held-out tokens; each must fill a block of "
+            f"{config.n_positions + 1}"
+        )
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = GPT2LMHeadModel(

@@ -1,0 +1,109 @@
+"""Pictures: every function takes data and returns a matplotlib Figure, and draws nothing else.
+
+The end of the flow. One palette, one size, labelled axes; bars carry hatches and lines carry
+markers, so that a figure is legible in greyscale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from torch import Tensor
+
+SIZE = (7.0, 3.8)  # inches
+MARKERS = "osD^vPX*"
+
+
+def _axes(columns: int = 1, size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, columns)
+    for ax in np.atleast_1d(axes):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", alpha=0.3)
+    return figure, axes
+
+
+def recall_figure(
+    rows: Sequence[Mapping[str, Any]], *, targets: str = "all", k: Sequence[int] = (1, 10, 50)
+) -> Figure:
+    """Recall@k of every system with its interval.
+
+    Args:
+        rows: `evaluation.as_records` of a recall table.
+        targets: which target set to draw.
+    """
+    shown = [row for row in rows if row["targets"] == targets]
+    figure, axes = _axes(len(k), (2.6 * len(k), 0.5 + 0.38 * len(shown)))
+    for ax, cut in zip(np.atleast_1d(axes), k, strict=True):
+        cell = [row[f"R@{cut}"] for row in shown]
+        value = np.array([c["value"] for c in cell], dtype=float)
+        spread = np.array([[c["value"] - c["low"], c["high"] - c["value"]] for c in cell], float)
+        place = np.arange(len(shown))[::-1]
+        colours = sns.color_palette("colorblind", len(shown))
+        ax.barh(place, value, color=colours, alpha=0.75, height=0.7)
+        ax.errorbar(value, place, xerr=spread.T.clip(0), fmt="none", ecolor="black", capsize=3)
+        ax.set_yticks(
+            place, [row["system"] for row in shown] if ax is np.atleast_1d(axes)[0] else []
+        )
+        ax.set_xlabel(f"Recall@{cut} (%)")
+        ax.grid(axis="y", visible=False)
+        ax.grid(axis="x", alpha=0.3)
+    figure.suptitle(f"{targets} targets, n = {shown[0]['n']}; bars: 95 % interval", fontsize=10)
+    return figure
+
+
+def history_figure(history: pd.DataFrame) -> Figure:
+    """The three losses and the validation recall, epoch by epoch (`Trainer.history`)."""
+    figure, (left, right) = _axes(2, (8.4, 3.4))
+    epoch = history["epoch"] + 1
+    for name, marker in zip(("recall", "rerank", "gen"), MARKERS, strict=False):
+        left.plot(epoch, history[name], marker=marker, label=name)
+    left.set(xlabel="epoch", ylabel="training loss (nats)", yscale="log")
+    left.legend()
+    for k, marker in zip((1, 10, 50), MARKERS, strict=False):
+        right.plot(epoch, history[f"R@{k}"], marker=marker, label=f"R@{k}")
+    right.set(xlabel="epoch", ylabel="validation recall (%)")
+    right.legend()
+    return figure
+
+
+def mask_figure(mask: Tensor, labels: Sequence[str] = ()) -> Figure:
+    """Who attends to whom: (T, T) boolean mask, query tokens down, key tokens across."""
+    T = mask.shape[0]
+    figure, ax = _axes(1, (0.25 * T + 1.5, 0.25 * T + 1.0) if labels else (5, 4.5))
+    ax.imshow(mask.cpu().numpy(), cmap="Greys", vmin=0, vmax=1.4, interpolation="nearest")
+    ax.set(xlabel="key token", ylabel="query token")
+    ax.grid(visible=False)
+    if labels:
+        ax.set_xticks(range(T), labels, rotation=90, fontsize=7)
+        ax.set_yticks(range(T), labels, fontsize=7)
+    return figure
+
+
+def cost_figure(report: Mapping[str, Any]) -> Figure:
+    """Data points per second and tokens per point, one pass beside three (the benchmark's file)."""
+    figure, (left, right) = _axes(2, (7.4, 3.0))
+    names = {"one_pass": "one pass", "three_passes": "three passes"}
+    colours = sns.color_palette("colorblind", 2)
+    for ax, key, unit in (
+        (left, "points_per_second", "data points per second"),
+        (right, "tokens_per_point", "tokens through the LM per point"),
+    ):
+        values = [report[name][key] for name in names]
+        bars = ax.bar(list(names.values()), values, color=colours, hatch=["", "//"], alpha=0.75)
+        ax.bar_label(bars, fmt="%.3g")
+        ax.set(ylabel=unit, yscale="log")
+        ax.margins(y=0.2)
+    return figure
+
+
+def save(figure: Figure, path: Any) -> None:
+    """Write a PNG at 150 dots per inch."""
+    figure.savefig(path, dpi=150, metadata={"Software": ""})
+    plt.close("all")
