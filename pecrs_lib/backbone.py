@@ -56,6 +56,7 @@ class Backbone(nn.Module):
         lora_alpha: int = 32,
         lora_dropout: float = 0.0,
         adapter: str | Path | None = None,
+        fingerprint: str | None = None,
     ) -> Backbone:
         """Load a folder or a hub name, add LoRA to query and value and the four tokens.
 
@@ -63,9 +64,10 @@ class Backbone(nn.Module):
             name: anything `AutoModelForCausalLM.from_pretrained` takes.
             dtype: of the frozen weights; adapters stay float32.
             adapter: folder written by `save`, instead of fresh adapters.
+            fingerprint: of the weights the adapters belong to; checked when given.
 
         Raises:
-            BackboneError: no such model, damaged weights, no tokenizer beside them, or embeddings
+            BackboneError: no such model, other weights than the fingerprint says, or embeddings
                 that differ in size from the hidden states.
         """
         try:
@@ -93,7 +95,12 @@ class Backbone(nn.Module):
                 f"{name!r} embeds words in {dim} dimensions but computes in "
                 f"{model.config.hidden_size}; item vectors could not stand among its words"
             )
-        fingerprint = _fingerprint(model)
+        found = _fingerprint(model)
+        if fingerprint not in (None, found):
+            raise BackboneError(
+                f"the adapters were trained on other weights than those of {name!r}; "
+                "point backbone= at the original"
+            )
         tok = DialogueTokenizer(tokenizer, first_special=rows)
         _append_rows(model, len(SPECIAL_TOKENS))
         lora = LoraConfig(
@@ -111,7 +118,7 @@ class Backbone(nn.Module):
                 lm = get_peft_model(model, lora)
             else:
                 lm = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
-        return cls(lm, tok, fingerprint)
+        return cls(lm, tok, found)
 
     def save(self, folder: Path) -> None:
         """Adapters and token vectors as safetensors; the frozen weights stay where they are."""

@@ -36,20 +36,27 @@ def make_batch(
 
 
 def epoch_batches(
-    windows: Sequence[Window], batch_size: int, seed: int, epoch: int
+    windows: Sequence[Window], batch_size: int, seed: int, epoch: int, branch_tokens: int = 0
 ) -> list[list[Window]]:
-    """Batches of one epoch in random order; windows of a batch are of similar length.
+    """Batches of one epoch in random order; windows of a batch are of similar width.
 
     Windows without a recommender turn teach nothing and are left out.
+
+    Args:
+        branch_tokens: candidates per recommending turn; they widen a window as its trunk does.
     """
+
+    def width(w: Window) -> int:
+        return len(w.token) + branch_tokens * sum(bool(t.items) for t in w.turns)
+
     useful = [w for w in windows if w.turns]
     rng = np.random.default_rng([seed, epoch])
     shuffled = [useful[k] for k in rng.permutation(len(useful))]
-    pool = 16 * batch_size  # sort within pools: less padding, still random
+    pool = 64 * batch_size  # sort within pools: less padding, still random
     ordered = [
         w
         for start in range(0, len(shuffled), pool)
-        for w in sorted(shuffled[start : start + pool], key=lambda w: len(w.token))
+        for w in sorted(shuffled[start : start + pool], key=width)
     ]
     batches = [ordered[k : k + batch_size] for k in range(0, len(ordered), batch_size)]
     return [batches[k] for k in rng.permutation(len(batches))]

@@ -124,7 +124,7 @@ class PECRS(nn.Module):
 
         Raises:
             FileNotFoundError: not such a folder.
-            ValueError: the backbone's weights are not those it was trained with.
+            BackboneError: the backbone is missing, or its weights are not those of the training.
         """
         folder = Path(folder)
         record_path = folder / "pecrs.json"
@@ -135,13 +135,11 @@ class PECRS(nn.Module):
         if backbone is not None:
             config = config.with_(backbone=backbone)
         loaded = Backbone.load(
-            config.backbone, dtype=getattr(torch, config.dtype), adapter=folder / "adapter"
+            config.backbone,
+            dtype=getattr(torch, config.dtype),
+            adapter=folder / "adapter",
+            fingerprint=record["backbone"],
         )
-        if loaded.fingerprint != record["backbone"]:
-            raise ValueError(
-                f"{folder} was trained on other weights than those of {config.backbone!r}; "
-                "point backbone= at the original"
-            )
         model = cls(config, loaded)
         state = load_file(folder / "heads.safetensors")
         for name, head in model._heads().items():

@@ -203,7 +203,7 @@ def pretrain(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
-        running.append(float(loss))
+        running.append(loss.item())
         bar.update()
         bar.set_postfix(loss=f"{running[-1]:.3f}")
         if step % every == 0 or step == config.steps:

@@ -157,7 +157,10 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         config, state = self.config, self.progress
-        batches = epoch_batches(self.train_windows, config.batch_size, config.seed, state.epoch)
+        branch_tokens = config.negatives or len(self.catalogue)
+        batches = epoch_batches(
+            self.train_windows, config.batch_size, config.seed, state.epoch, branch_tokens
+        )
         start = state.step - state.epoch * self.steps_per_epoch
         bar = tqdm(
             total=self.steps_per_epoch, initial=start, disable=not self.show, leave=False,
@@ -192,7 +195,7 @@ class Trainer:
                 if not torch.isfinite(loss):
                     ids = sorted({w.dialogue for w in windows})
                     raise FloatingPointError(
-                        f"the loss became {float(loss)} at step {step} on dialogues {ids}; "
+                        f"the loss became {loss.item()} at step {step} on dialogues {ids}; "
                         "lower the learning rate"
                     )
                 self.accelerator.backward(loss / len(parts))

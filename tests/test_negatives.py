@@ -59,14 +59,14 @@ def test_the_same_seed_draws_the_same(share):
 
 @pytest.mark.parametrize("share", [True, False])
 def test_every_item_is_drawn_equally_often(share):
-    count, draws = torch.zeros(N), 4000
-    group = torch.arange(draws)
-    drawn = torch.cat([
-        draw_negatives(N, POSITIVE[:1], group[:1], 4, generator=generator)
-        for generator in [rng()] for _ in range(draws)
-    ]) if share else draw_negatives(
-        N, POSITIVE[:1].expand(draws), group, 4, generator=rng(), share_over_batch=False
-    )  # fmt: skip
+    draws, one, generator = 4000, POSITIVE[:1], rng()
+    if share:  # a batch a draw
+        drawn = torch.cat([
+            draw_negatives(N, one, one, 4, generator=generator) for _ in range(draws)
+        ])  # fmt: skip
+    else:  # one batch of many turns
+        many, turns = one.expand(draws), torch.arange(draws)
+        drawn = draw_negatives(N, many, turns, 4, generator=generator, share_over_batch=False)
     count = drawn.flatten().bincount(minlength=N)
     assert count[3] == 0
     p = 4 / (N - 1)

@@ -55,9 +55,9 @@ def test_ranks_equal_the_slow_way(kind, catalogue, dialogues, tmp_path):
             for i in points_of(w, t)
             if i is not None
         }
-    keys = zip(ranked.dialogue.tolist(), ranked.utterance.tolist(), ranked.item.tolist())
-    got = zip(ranked.rank.tolist(), ranked.retrieval_rank.tolist(), ranked.top1.tolist())
-    assert dict(zip(keys, got, strict=True)) == want and len(want) > 3
+    key = np.stack([ranked.dialogue, ranked.utterance, ranked.item], 1).tolist()
+    got = np.stack([ranked.rank, ranked.retrieval_rank, ranked.top1], 1).tolist()
+    assert dict(zip(map(tuple, key), map(tuple, got), strict=True)) == want and len(want) > 3
 
 
 def test_chunks_batches_and_m_change_no_score(trained, catalogue, dialogues):
@@ -226,7 +226,7 @@ def test_loading_says_what_is_wrong(trained, tiny_backbone, tmp_path):
         PECRS.from_pretrained(tmp_path)
     model.save_pretrained(tmp_path / "saved")
     other = save_tiny_backbone(tmp_path / "other", "opt")
-    with pytest.raises(ValueError, match="other weights|cannot be"):
+    with pytest.raises(ValueError, match="other weights"):
         PECRS.from_pretrained(tmp_path / "saved", backbone=other)
     with pytest.raises(ValueError, match="positions"):
         PECRS.from_backbone(CONFIG.with_(backbone=tiny_backbone, window=2000))

@@ -140,3 +140,52 @@ def save_tiny_backbone(folder: Path, kind: str) -> str:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def themed_data(items: int = 120, dialogues: int = 240) -> tuple[Catalogue, list[Dialogue]]:
+    """A catalogue and dialogues with something to learn, until a real bundled set is there.
+
+    A seeker names a theme; the recommender names a film of that theme, popular ones more often.
+    """
+    rng = np.random.default_rng(0)
+    themes = ("robots", "ghosts", "heists", "pirates", "chess", "volcanoes", "dragons", "trains")
+    adjectives = ("Silent", "Golden", "Last", "Hidden", "Broken", "Distant", "Crimson", "Second")
+    nouns = ("Island", "Letter", "Winter", "Garden", "Signal", "Harbour", "Mirror", "Promise")
+    theme = rng.integers(len(themes), size=items)
+    movies = [
+        Movie(
+            id=f"m{j}",
+            title=f"The {adjectives[j % 8]} {nouns[(j // 8) % 8]}" + (f" {j // 64 + 1}" * (j > 63)),
+            year=1980 + j % 40,
+            genres=("Comedy", "Drama")[j % 2 : j % 2 + 1],
+            plot=f"A story about {themes[theme[j]]}, told twice.",
+        )
+        for j in range(items)
+    ]
+    popular = 1 / (1 + np.arange(items)) ** 0.7
+    openings = ("Hi! I would like a film about", "Hello, do you know something with", "I love")
+    replies = ("You could try", "Have you seen", "I would go for")
+    made = []
+    for k in range(dialogues):
+        wanted = int(rng.integers(len(themes)))
+        fits = popular * (theme == wanted)
+        first, second = rng.choice(items, 2, replace=False, p=fits / fits.sum())
+        texts: list[tuple[str, str, int | None]] = [
+            ("seeker", f"{rng.choice(openings)} {themes[wanted]}", None),
+            ("recommender", str(rng.choice(replies)), int(first)),
+            ("seeker", "I know that one, what else is there?", None),
+            ("recommender", str(rng.choice(replies)), int(second)),
+            ("seeker", "Great, thank you!", None),
+            ("recommender", "Enjoy the film!", None),
+        ]
+        utterances = []
+        for role, text, j in texts:
+            mentions = ()
+            if j is not None:
+                start = len(text) + 1
+                text = f"{text} {movies[j].name}"
+                mentions = (Mention(movies[j].id, start, len(text)),)
+                text += "?" if text.startswith("Have") else "."
+            utterances.append(Utterance(role, text, mentions))  # type: ignore[arg-type]
+        made.append(Dialogue(f"themed-{k}", tuple(utterances)))
+    return Catalogue(tuple(movies)), made

@@ -135,6 +135,10 @@ class Catalogue:
 
     @classmethod
     def of_mentions(cls, dialogues: Iterable[Dialogue]) -> Catalogue:
-        """A catalogue of bare ids, for data that come without item texts; sorted, so repeatable."""
+        """A catalogue of bare ids, for data that come without item texts.
+
+        Sorted, numbers as numbers: where scores tie, the order of the catalogue decides.
+        """
         items = {m.item for d in dialogues for u in d.utterances for m in u.mentions}
-        return cls(tuple(Movie(id=item, title=item) for item in sorted(items)))
+        order = sorted(items, key=lambda i: (not i.isdecimal(), int(i) if i.isdecimal() else 0, i))
+        return cls(tuple(Movie(id=item, title=item) for item in order))

@@ -1,0 +1,157 @@
+"""PECRS on real INSPIRED: train, choose on dev, look at test once, write data/results/.
+
+    python -m experiments.inspired --data FOLDER --backbone FOLDER [--seeds 0 1] [--set name=value …]
+    python -m experiments.inspired … --dev-only --name NAME     # a setting tried on dev
+
+Settings are chosen on the dev set with `--dev-only`, each run leaving its dev table in
+`data/results/inspired_dev.json`; the test set is read in the final run only. Every seed is a
+resumable run under `runs/inspired/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.inspired_data import load
+from pecrs_lib.assessment import (
+    converse,
+    item_vectors,
+    predictions_of,
+    rank_dialogues,
+    text_metrics,
+)
+from pecrs_lib.baselines import fit_baselines
+from pecrs_lib.config import TINY, Config
+from pecrs_lib.data import Catalogue, Dialogue
+from pecrs_lib.evaluation import as_records, paired_bootstrap, predict, recall_table
+from pecrs_lib.model import PECRS
+from pecrs_lib.training import Trainer
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "data" / "results"
+
+
+def machine() -> dict[str, Any]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    return {
+        "commit": commit,
+        "torch": torch.__version__,
+        "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+    }
+
+
+def train(
+    config: Config, catalogue: Catalogue, splits: dict[str, list[Dialogue]], out: Path
+) -> tuple[PECRS, Trainer]:
+    """Train to the end, or go on; returns the best checkpoint on dev and the run."""
+    trainer = Trainer(
+        PECRS.from_backbone(config), catalogue, splits["train"], splits["dev"], out,
+        cache_dir=ROOT / "runs" / "cache",
+    )  # fmt: skip
+    trainer.resume()
+    for row in trainer.epochs():
+        print({name: round(value, 3) for name, value in row.items()}, flush=True)
+    return PECRS.from_pretrained(out / "best"), trainer
+
+
+def parse(value: str) -> Any:
+    try:
+        return json.loads(value.replace("None", "null").replace("True", "true"))
+    except json.JSONDecodeError:
+        return value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the INSPIRED data")
+    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--set", nargs="*", default=[], help="name=value of a Config field")
+    parser.add_argument("--name", default="final")
+    parser.add_argument("--dev-only", action="store_true")
+    args = parser.parse_args()
+    changes = {k: parse(v) for k, v in (pair.split("=", 1) for pair in args.set)}
+    catalogue, splits = load(args.data)
+    base = TINY.with_(backbone=args.backbone, **changes)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    runs = []
+    for seed in args.seeds:
+        started = time.time()
+        out = ROOT / "runs" / "inspired" / f"{args.name}-{seed}"
+        model, trainer = train(base.with_(seed=seed), catalogue, splits, out)
+        runs.append((seed, model, trainer, time.time() - started))
+    config = {k: v for k, v in base.to_dict().items() if k not in ("backbone", "seed")}
+
+    if args.dev_only:
+        path = RESULTS / "inspired_dev.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        for seed, _, trainer, seconds in runs:
+            known[f"{args.name}-{seed}"] = {
+                "changed": changes, "history": trainer.progress.history, "seconds": seconds,
+                **machine(),
+            }  # fmt: skip
+        path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        return
+
+    test = splits["test"]
+    predictions = [predict(b, test, catalogue) for b in fit_baselines(splits["train"], catalogue)]
+    text: list[dict[str, Any]] = []
+    for number, (seed, model, trainer, seconds) in enumerate(runs):
+        v = item_vectors(model, catalogue, cache_dir=ROOT / "runs" / "cache")
+        ranked = rank_dialogues(model, test, catalogue, v)
+        predictions.append(predictions_of(ranked, test, catalogue, f"PECRS, seed {seed}"))
+        told = converse(model, test, catalogue, v, seed=seed) if number == 0 else None
+        text.append(
+            {
+                "seed": seed,
+                **text_metrics(ranked, told),
+                "train_seconds": seconds,
+                "best_epoch": trainer.progress.best_epoch,
+                "dev": trainer.progress.history,
+            }
+        )
+        if told is not None:
+            examples = [
+                {"reply": r.text, "true": true, "opens_with_rec": r.opens_with_rec}
+                for r, true in list(zip(told.replies, told.references, strict=True))[::40]
+            ]
+    strongest = next(p for p in predictions if "entioned" in p.name)
+    against = [
+        vars(paired_bootstrap(p, strongest, k, targets)) | {"system": p.name, "targets": targets}
+        for p in predictions
+        if p.name.startswith("PECRS")
+        for targets in ("all", "novel")
+        for k in (1, 10, 50)
+    ]
+    record = {
+        **machine(),
+        "data": "INSPIRED test, whole catalogue",
+        "n_items": len(catalogue),
+        "n_dialogues": len(test),
+        "config": config,
+        "parameters": runs[0][1].parameter_table(),
+        "backbone": {"trained_on": "INSPIRED train, ReDial train, film descriptions"},
+        "rows": as_records(recall_table(predictions)),
+        "paired_with_" + strongest.name: against,
+        "text": text,
+        "examples": examples,
+    }
+    path = RESULTS / "inspired.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(recall_table(predictions).round(1).to_string())
+
+
+if __name__ == "__main__":
+    main()

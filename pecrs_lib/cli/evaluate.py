@@ -1,0 +1,199 @@
+"""``pecrs evaluate``: baselines and a checkpoint on the same points of the same dialogues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pecrs_lib.cli.options import (
+    BackboneOption,
+    CacheOption,
+    CandidatesOption,
+    CatalogueOption,
+    FormatOption,
+    JsonOption,
+    SeedOption,
+)
+from pecrs_lib.cli.terminal import bar, columns, say, show, show_json, stop
+
+if TYPE_CHECKING:  # imported when the command runs: these need torch
+    from pecrs_lib.cli.trained import Ready
+    from pecrs_lib.data import Catalogue, Dialogue
+    from pecrs_lib.evaluation import Predictions
+
+CUTS = (1, 10, 50)
+
+
+def evaluate(
+    test: Annotated[Path, typer.Option("--test", help="Dialogues to evaluate on.")],
+    format: FormatOption,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Evaluate the five baselines; needs --train.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="Evaluate a trained model: the --out of `pecrs train`."),
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            "--train", help="What the baselines learn from; beside --checkpoint it adds them."
+        ),
+    ] = None,
+    catalogue: CatalogueOption = None,
+    candidates: CandidatesOption = None,
+    replies: Annotated[
+        bool, typer.Option(help="Generate replies and measure them (the slow part).")
+    ] = True,
+    always_recommend: Annotated[
+        bool,
+        typer.Option(
+            "--always-recommend",
+            help="Measure a second set of replies, each prompted with an item, as the paper does.",
+        ),
+    ] = False,
+    seed: SeedOption = 0,
+    backbone: BackboneOption = None,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure baselines, a trained model, or both.
+
+    Recall@1, 10 and 50 in percent with 95 % intervals, for all targets and for novel ones. A
+    point is an item that a recommender mentions; novel is what nobody had mentioned before.
+    Ranks are over the whole catalogue. For a checkpoint also perplexity, ROUGE, Dist and F-1.
+
+    \b
+    JSON:
+      {"n_dialogues": …, "n_points": …, "n_novel": …, "n_outside_catalogue": …, "n_items": …,
+       "rows": [{"system": …, "targets": "all" or "novel", "n": …, "Unique": …,
+                 "R@1": {"value": …, "low": …, "high": …}, "R@10": {…}, "R@50": {…}}, …],
+       "text": {"perplexity": …, "rouge1": …, "F-1": …, …},
+       "text_always_recommend": {…}}
+    `text` is there for a checkpoint, `text_always_recommend` if asked for; a value that cannot be
+    computed is null.
+
+    \b
+    Examples:
+      pecrs evaluate --baselines --format pecrs --train train_data_processed \\
+        --test test_data_processed --catalogue movie_db
+      pecrs evaluate --checkpoint run --format pecrs --test test_data_processed --json
+    """
+    if checkpoint is None and not baselines:
+        stop("nothing to evaluate: give --baselines, or --checkpoint DIR, or both")
+    if baselines and train is None:
+        stop("--baselines learn from training dialogues: give --train FILE")
+    from pecrs_lib.cli.inputs import load_catalogue, load_dialogues
+    from pecrs_lib.evaluation import as_records, recall_table
+
+    ready = None
+    items = None
+    if checkpoint is not None:
+        from pecrs_lib.cli.trained import load_ready
+
+        ready = load_ready(checkpoint, catalogue, backbone, cache)
+        items = ready.catalogue
+    else:
+        items = load_catalogue(catalogue)
+    dialogues = load_dialogues([test], format, items)
+    learned = None if train is None else load_dialogues([train], format, items)
+    if items is None:
+        items = _mentioned([*(learned or []), *dialogues])
+
+    predictions = [] if learned is None else _baselines(learned, dialogues, items, seed)
+    texts: dict[str, Any] = {}
+    if ready is not None:
+        prediction, texts = _model(ready, dialogues, candidates, replies, always_recommend, seed)
+        predictions.append(prediction)
+    first = predictions[0]
+    facts = {
+        "n_dialogues": len(dialogues),
+        "n_points": len(first),
+        "n_novel": int(first.novel.sum()),
+        "n_outside_catalogue": sum(item not in items for item in first.item.tolist()),
+        "n_items": len(items),
+    }
+    rows = as_records(recall_table(predictions, CUTS, seed=seed))
+    if as_json:
+        show_json({**facts, "rows": rows, **texts})
+    else:
+        _print(facts, rows, texts)
+
+
+def _mentioned(dialogues: list[Dialogue]) -> Catalogue:
+    from pecrs_lib.data import Catalogue
+
+    items = Catalogue.of_mentions(dialogues)
+    say(
+        f"no --catalogue: ranking over the {len(items):,} items that the files mention, which "
+        "contain every target of the test (easier than a real catalogue); their texts are their ids"
+    )
+    return items
+
+
+def _baselines(
+    train: list[Dialogue], test: list[Dialogue], items: Catalogue, seed: int
+) -> list[Predictions]:
+    from pecrs_lib.baselines import fit_baselines
+    from pecrs_lib.evaluation import predict
+
+    systems = fit_baselines(train, items, seed)
+    return [predict(system, test, items) for system in bar("baselines")(systems)]
+
+
+def _model(
+    ready: Ready,
+    dialogues: list[Dialogue],
+    candidates: int | None,
+    replies: bool,
+    always_recommend: bool,
+    seed: int,
+) -> tuple[Predictions, dict[str, Any]]:
+    """The model's ranks, and its texts measured, by their keys in the JSON document."""
+    from pecrs_lib.assessment import converse, predictions_of, rank_dialogues, text_metrics
+
+    model, items, v = ready.model, ready.catalogue, ready.v
+    ranked = rank_dialogues(
+        model, dialogues, items, v, candidates=candidates, progress=bar("ranking")
+    )
+
+    def said(always: bool) -> Any:
+        return converse(
+            model, dialogues, items, v, always_recommend=always, seed=seed, progress=bar("replies")
+        )
+
+    texts = {"text": text_metrics(ranked, said(False) if replies else None)}
+    if always_recommend:
+        texts["text_always_recommend"] = said(True).metrics()
+    return predictions_of(ranked, dialogues, items), texts
+
+
+def _print(facts: dict[str, int], rows: list[dict[str, Any]], texts: dict[str, Any]) -> None:
+    show(
+        f"{facts['n_dialogues']:,} dialogues, {facts['n_points']:,} points, "
+        f"{facts['n_items']:,} items in the catalogue; it lacks the target of "
+        f"{facts['n_outside_catalogue']:,} points"
+    )
+    names = ["system", "targets", "n", *(f"R@{k} [95 %]" for k in CUTS), "Unique"]
+    cells = [
+        [
+            row["system"],
+            row["targets"],
+            str(row["n"]),
+            *(_interval(row[f"R@{k}"]) for k in CUTS),
+            str(row["Unique"]),
+        ]
+        for row in rows
+    ]
+    show(columns([names, *cells], right=range(2, len(names))))
+    for key, metrics in texts.items():
+        show(f"\n{key.replace('_', ' ')}")
+        show(columns([[name, f"{value:.3f}"] for name, value in metrics.items()], right=[1]))
+
+
+def _interval(recall: dict[str, float | None]) -> str:
+    if recall["value"] is None:
+        return "-"
+    return f"{recall['value']:.1f} [{recall['low']:.1f}, {recall['high']:.1f}]"

@@ -1,0 +1,67 @@
+"""The options that several commands share, declared once so that they mean the same everywhere."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """The dialogue formats of `data.FORMATS`, spelled out: asking it would import torch."""
+
+    redial = "redial"
+    inspired = "inspired"
+    pecrs = "pecrs"
+    jsonl = "jsonl"
+
+
+FormatOption = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        help="redial: ReDial's JSON lines; inspired: INSPIRED's .tsv; pecrs: the files the paper's "
+        "authors processed; jsonl: this package's own, for your data.",
+    ),
+]
+CatalogueOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--catalogue",
+        help="The items: our .csv or .jsonl, INSPIRED's movie_database.tsv, ReDial's "
+        "movies_with_mentions.csv, or the authors' movie_db. Where its ids are not those of the "
+        "dialogues, titles are matched and the outcome is reported.",
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of every random choice.")]
+CheckpointOption = Annotated[
+    Path,
+    typer.Option(
+        "--checkpoint",
+        help="A folder written by `pecrs train`: the run itself (its best epoch is taken) or a "
+        "checkpoint in it. Its catalogue.jsonl is used where --catalogue is not given.",
+    ),
+]
+BackboneOption = Annotated[
+    str | None,
+    typer.Option("--backbone", help="Where the language model is now, if it has moved."),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="Where item features are kept between runs; by default cache/ in the run's folder.",
+    ),
+]
+CandidatesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--candidates", min=1, help="M, items retrieved and then re-ranked; default: as trained."
+    ),
+]
+TopOption = Annotated[int, typer.Option("--top", min=1, help="How many items to show.")]

@@ -1,0 +1,109 @@
+"""A trained model made ready to use from the folder that ``pecrs train`` wrote.
+
+Stands between `model` and the commands that use one: finds the checkpoint and its catalogue,
+loads both, and encodes the catalogue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pecrs_lib.assessment import item_vectors
+from pecrs_lib.backbone import BackboneError
+from pecrs_lib.checkpoint import CheckpointError
+from pecrs_lib.cli.terminal import bar, say
+from pecrs_lib.data import Catalogue, DataError, read_catalogue
+from pecrs_lib.model import PECRS
+
+MODEL = "pecrs.json"  # marks a folder as a checkpoint
+CATALOGUE = "catalogue.jsonl"  # what `pecrs train` wrote beside it
+CACHE = "cache"  # of item features, beside it
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A model, the items it can recommend, and their vectors (N, D)."""
+
+    folder: Path
+    model: PECRS
+    catalogue: Catalogue
+    v: torch.Tensor
+
+
+def load_ready(
+    checkpoint: Path,
+    catalogue: Path | None = None,
+    backbone: str | None = None,
+    cache: Path | None = None,
+) -> Ready:
+    """Load a checkpoint with its catalogue, on a GPU if there is one.
+
+    Args:
+        checkpoint: the folder of a run, whose best epoch is taken, or of one checkpoint.
+        catalogue: a file; by default `catalogue.jsonl` in the checkpoint or the run.
+        backbone: where the language model is, if not where it was.
+        cache: where item features are kept; by default `cache` of the run, if it has one.
+
+    Raises:
+        CheckpointError: no checkpoint there, a damaged one, or none with a catalogue.
+    """
+    folder = find_checkpoint(checkpoint)
+    items = read_catalogue(catalogue or find_catalogue(folder))
+    quieten()
+    say(f"loading {folder}")
+    model = load_model(folder, backbone)
+    if torch.cuda.is_available():
+        model.to("cuda")
+    kept = folder.parent / CACHE
+    v = item_vectors(
+        model, items, cache_dir=cache or (kept if kept.is_dir() else None), progress=bar("items")
+    )
+    return Ready(folder, model.eval(), items, v)
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """`folder` itself, or the best epoch of the run that it is."""
+    for place in (folder, folder / "best"):
+        if (place / MODEL).is_file():
+            return place
+    if not folder.exists():
+        raise CheckpointError(f"{folder}: no such folder; --checkpoint wants one of `pecrs train`")
+    if (folder / "last" / MODEL).is_file():
+        raise CheckpointError(
+            f"{folder} has no finished epoch yet; train on, or take {folder / 'last'}"
+        )
+    raise CheckpointError(
+        f"{folder} is no PECRS checkpoint: neither it nor {folder / 'best'} has a {MODEL}; "
+        "--checkpoint wants the --out of `pecrs train`"
+    )
+
+
+def find_catalogue(folder: Path) -> Path:
+    for place in (folder / CATALOGUE, folder.parent / CATALOGUE):
+        if place.is_file():
+            return place
+    raise CheckpointError(f"no {CATALOGUE} in {folder} or beside it; name one with --catalogue")
+
+
+def load_model(folder: Path, backbone: str | None) -> PECRS:
+    try:
+        return PECRS.from_pretrained(folder, backbone=backbone)
+    except BackboneError as error:
+        raise BackboneError(f"{error}; if it has moved: --backbone") from error
+    except (DataError, FileNotFoundError):
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
+
+
+def quieten() -> None:
+    """Keep the bars and remarks of `transformers` off stderr; errors still raise."""
+    import huggingface_hub
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    huggingface_hub.logging.set_verbosity_error()  # its bars stay: a download takes minutes

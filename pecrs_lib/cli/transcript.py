@@ -1,0 +1,89 @@
+"""A conversation typed as plain text, and the films it names.
+
+Used by ``recommend`` and ``chat``. Readers of corpora are told which films a text mentions; here
+they have to be found, and a film found wrongly misleads the model more than one overlooked. So a
+title counts only where people mark it as one: by its year, by quotation marks, or by capitals
+("I loved Home Alone"; a single word only inside a sentence, "I loved Inception"), and only if it
+is exactly the title of one item after `data.matching.normalise`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pecrs_lib.data import Catalogue, DataError, Dialogue, Mention, Role, Utterance, match_titles
+from pecrs_lib.data.spans import merge_consecutive
+
+SPEAKERS: dict[str, Role] = {
+    "seeker": "seeker",
+    "user": "seeker",
+    "recommender": "recommender",
+    "system": "recommender",
+}
+LONGEST = 12  # words of a title that are tried in front of a year
+_LINE = re.compile(rf"\s*({'|'.join(SPEAKERS)})\s*:\s*(.*)", re.IGNORECASE)
+_YEAR = re.compile(r"\((?:18|19|20)\d\d\)")
+_QUOTED = re.compile(r"[\"“”„«»]([^\"“”„«»]+)[\"“”„«»]|(?<!\w)['‘]([^'‘’]+)['’](?!\w)")
+_CAPITAL = r"(?:[A-Z0-9][\w'’-]*)"
+_SMALL = r"(?:of|the|and|a|an|in|to|on|at|for|from|with|is|my|by|vs|&)"
+_RUN = re.compile(rf"(?<!\w){_CAPITAL}(?:[:,]?\s(?:{_SMALL}\s)*{_CAPITAL})*")
+_WORD = re.compile(r"\S+")
+
+
+def read_transcript(text: str, catalogue: Catalogue, name: str) -> Dialogue:
+    """Lines of ``seeker: …`` and ``recommender: …`` (or ``user:`` and ``system:``).
+
+    Neighbouring lines of one speaker are one utterance. Raises DataError, with `name` and the
+    line, for a line without a speaker and for a text without any line.
+    """
+    utterances = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        found = _LINE.match(line)
+        if not found:
+            raise DataError(
+                f"a line begins with 'seeker:' or 'recommender:', got {line.strip()[:40]!r}",
+                path=name,
+                line=number,
+            )
+        utterances.append(say_as(SPEAKERS[found[1].lower()], found[2].strip(), catalogue))
+    if not utterances:
+        raise DataError("no line 'seeker: …' or 'recommender: …'", path=name)
+    return Dialogue(name, merge_consecutive(utterances))
+
+
+def say_as(role: Role, text: str, catalogue: Catalogue) -> Utterance:
+    """An utterance with the items that its text names."""
+    return Utterance(role, text, find_items(text, catalogue))
+
+
+def find_items(text: str, catalogue: Catalogue) -> tuple[Mention, ...]:
+    """Mentions in text order; of overlapping titles the longest."""
+    spans = sorted(set(_candidates(text)), key=lambda span: (span[0] - span[1], span))
+    matches = match_titles([text[start:end] for start, end in spans], catalogue, threshold=101)
+    found: list[Mention] = []
+    for (start, end), match in zip(spans, matches, strict=True):
+        free = all(end <= (m.start or 0) or (m.end or 0) <= start for m in found)
+        if free and match.row is not None:
+            found.append(Mention(catalogue[match.row].id, start, end))
+    return tuple(sorted(found, key=lambda mention: mention.start or 0))
+
+
+def _candidates(text: str) -> Iterator[tuple[int, int]]:
+    """Spans that are written like a title."""
+    for year in _YEAR.finditer(text):
+        starts = [word.start() for word in _WORD.finditer(text, 0, year.start())]
+        yield from ((start, year.end()) for start in starts[-LONGEST:])
+    for quoted in _QUOTED.finditer(text):
+        yield quoted.span(1 if quoted[1] else 2)
+    for run in _RUN.finditer(text):
+        words = [word.span() for word in re.finditer(r"[\w'’-]+", run[0])]
+        inside = bool(re.search(r"[\w,;:—-]\s*$", text[: run.start()]))  # a sentence
+        for i, (first, end) in enumerate(words):
+            name = run[0][first:end]  # one word: not one that any sentence could begin with
+            if len(name) > 3 and name[0].isupper() and (inside or i > 0):
+                yield run.start() + first, run.start() + end
+            for _, last in words[i + 1 : i + LONGEST]:
+                yield run.start() + first, run.start() + last

@@ -1,0 +1,147 @@
+"""The package as a whole: what imports what, what may stand in it, and what may not."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import pecrs_lib
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "pecrs_lib"
+# A module imports only what stands before it. `metrics` holds pure functions that `training` needs
+# for validation; `pretrain` makes a backbone out of texts and stands beside the flow.
+FLOW = (
+    "data", "memory", "config", "metrics", "context", "items", "packing", "negatives", "losses",
+    "backbone", "model", "batches", "ranking", "protocol", "checkpoint", "training", "recommend",
+    "generation", "baselines", "evaluation", "assessment", "pretrain", "figures", "cli", "__main__",
+)  # fmt: skip
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+PATHS = {module_name(p): p for p in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in PATHS.items()}
+modules = pytest.mark.parametrize("name", PATHS)
+
+
+def imports(name: str) -> set[str]:
+    """Modules of this package that `name` imports, at the top or inside a function."""
+    found = set()
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            base = node.module or ""
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                found.add(inner if inner in PATHS else base)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {other for other in found if other in PATHS} - {name}
+
+
+def step(name: str) -> str:
+    return name.split(".")[1]
+
+
+def test_the_package_is_found():
+    assert len(PATHS) > 20 and pecrs_lib.__version__
+    assert imports("pecrs_lib.model") >= {"pecrs_lib.backbone", "pecrs_lib.losses"}
+
+
+@modules
+def test_nothing_imports_upward(name):
+    if name == "pecrs_lib":
+        assert not imports(name), "the package itself imports nothing, so parts load alone"
+        return
+    assert step(name) in FLOW, f"say in FLOW where {step(name)} stands in the flow"
+    for other in imports(name) - {"pecrs_lib"}:
+        if step(other) != step(name):
+            assert FLOW.index(step(other)) < FLOW.index(step(name)), f"{name} imports {other}"
+
+
+def test_no_circles_inside_data_and_cli():
+    TopologicalSorter({name: imports(name) for name in PATHS}).prepare()  # raises CycleError
+
+
+def test_every_module_imports_on_its_own():
+    script = """
+import importlib, sys
+for name in sys.argv[1:]:
+    for loaded in [m for m in sys.modules if m.split(".")[0] == "pecrs_lib"]:
+        del sys.modules[loaded]
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        sys.exit(f"{name}: {type(error).__name__}: {error}")
+"""
+    command = [sys.executable, "-W", "error", "-c", script, *PATHS]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=ROOT.parent, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+
+
+@modules
+def test_a_module_is_read_in_one_sitting(name):
+    assert len(PATHS[name].read_text(encoding="utf-8").splitlines()) <= 300
+    assert ast.get_docstring(TREES[name]), "its docstring says where it stands in the flow"
+
+
+@modules
+def test_the_library_neither_prints_nor_seeds(name):
+    calls = {ast.unparse(n.func) for n in ast.walk(TREES[name]) if isinstance(n, ast.Call)}
+    if not name.startswith("pecrs_lib.cli"):
+        assert not calls & {"print", "pprint", "sys.stdout.write", "sys.stderr.write"}
+    assert not calls & {"np.random.seed", "random.seed", "torch.seed", "set_seed"}
+    if "torch.manual_seed" in calls:
+        assert forked_seeds(TREES[name]) == [], "only inside torch.random.fork_rng()"
+
+
+def forked_seeds(tree: ast.Module) -> list[int]:
+    """Lines that call torch.manual_seed outside `with torch.random.fork_rng()`."""
+    inside = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.With)
+        and any(ast.unparse(i.context_expr) == "torch.random.fork_rng()" for i in node.items)
+        for inner in ast.walk(node)
+    }
+    return [
+        n.lineno
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call)
+        and ast.unparse(n.func) == "torch.manual_seed"
+        and id(n) not in inside
+    ]
+
+
+def test_no_path_of_somebodys_machine_stands_in_the_repository():
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    homes = ["work", "home", "Users", "root", "mnt", "tmp/dev"]
+    machine = re.compile(rb"(?<![\w./:~-])/(?:%s)/\w|[A-Z]:\\Users" % "|".join(homes).encode())
+    assert machine.search(b"see /" + b"home/somebody/x")  # it can find one
+    found = []
+    for name in filter(None, listed.decode().split("\0")):
+        path = ROOT / name
+        text = path.read_bytes() if path.is_file() else b""
+        if b"\0" not in text[:8192]:  # text, not weights
+            found += [f"{name}: {m.group().decode()}" for m in machine.finditer(text)]
+    assert not found
