@@ -22,7 +22,7 @@ demo: $(READY) ## train, evaluate and talk to a small PECRS, with every baseline
 	$(BIN)/python -m experiments.demo
 
 test: $(READY) ## all tests, notebooks included
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .

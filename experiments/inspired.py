@@ -1,6 +1,6 @@
 """PECRS on real INSPIRED: train, choose on dev, look at test once, write data/results/.
 
-    python -m experiments.inspired --data FOLDER --backbone FOLDER [--seeds 0 1] [--set name=value …]
+    python -m experiments.inspired --data FOLDER --backbone FOLDER [--seeds 0 1] [--set name=value]
     python -m experiments.inspired … --dev-only --name NAME     # a setting tried on dev
 
 Settings are chosen on the dev set with `--dev-only`, each run leaving its dev table in

@@ -43,12 +43,12 @@ def run(model: PECRS, x: Tensor, candidates: Tensor | None = None) -> Tensor:
     if candidates is not None:
         placed = model.backbone.position_vectors(torch.full((M,), T))
         x = torch.cat([x, candidates if placed is None else candidates - placed])
-    mask = torch.full((T + M, T + M), torch.finfo(x.dtype).min)
-    for q in range(T + M):
-        for k in range(T + M):
-            if (k < T and k <= q) or k == q:
-                mask[q, k] = 0
-    return model.backbone(x[None], position[None], mask[None, None])[0]
+    hidden_from = torch.finfo(x.dtype).min
+    mask = [
+        [0.0 if (k < T and k <= q) or k == q else hidden_from for k in range(T + M)]
+        for q in range(T + M)
+    ]
+    return model.backbone(x[None], position[None], torch.tensor(mask)[None, None])[0]
 
 
 def points_of(window: Window, turn: Turn) -> list[int | None]:

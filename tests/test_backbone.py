@@ -173,6 +173,11 @@ def test_item_features_ignore_padding_and_the_future(folder):
         part = backbone.item_output(torch.where(mask, ids, 0), mask)
         assert torch.isfinite(part).all()
         torch.testing.assert_close(part[:, :5], whole[:, :5], atol=1e-5, rtol=1e-5)
+        # what the mask hides is not read, wherever it stands
+        hole = torch.arange(8) != 2
+        a, b = (backbone.item_output(ids.masked_fill(~hole, t), hole[None]) for t in (7, 40))
+        assert torch.equal(a[:, hole], b[:, hole])
+        assert (a[:, 5] - whole[:, 5]).abs().max() > 1e-3
 
 
 # -- merged rows, for `generate` ------------------------------------------------------------------

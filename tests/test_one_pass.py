@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from experiments.inspired_data import load
 from pecrs_lib.config import Config
 from pecrs_lib.context import Window, encode_dialogues
 from pecrs_lib.data import Catalogue, Dialogue
@@ -108,3 +109,20 @@ def test_one_pass_equals_three(kind, share, catalogue, dialogues, tmp_path):
     batch = with_negatives(pack(windows), len(catalogue), share=share)
     assert len(batch.positive) > 4
     assert_equal_passes(model, features, windows, batch)
+
+
+def test_one_pass_equals_three_on_real_dialogues(shared_data, tiny_backbone):
+    catalogue, splits = load(shared_data / "inspired")
+    catalogue = Catalogue(catalogue.movies[:200])  # the others stay text
+    model, features = build(tiny_backbone, catalogue)
+    recommending = [
+        d
+        for d in splits["dev"]
+        if sum(i in catalogue for u in d.utterances if u.role == "recommender" for i in u.items) > 1
+    ]
+    windows = windows_for(model, recommending[:2], catalogue)
+    assert len(windows) > 2  # bytes of a tiny vocabulary: long dialogues become windows
+    with_turns = [w for w in windows if any(t.items for t in w.turns)][:2]
+    batch = with_negatives(pack(with_turns), len(catalogue))
+    assert len(batch.positive) >= 2
+    assert_equal_passes(model, features, with_turns, batch)

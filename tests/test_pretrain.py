@@ -74,6 +74,7 @@ def test_the_tokenizer_gives_every_text_back():
     # the end of a document is one control token, never a merge of characters
     [ids] = tokenizer([f"hi{EOS}"], add_special_tokens=False)["input_ids"]
     assert ids[-1] == tokenizer.eos_token_id and len(ids) <= 3
+    assert not any(piece in EOS for piece in again.get_vocab() if len(piece) > 2 and piece != EOS)
 
 
 def test_stream_and_blocks():

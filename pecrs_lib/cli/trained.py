@@ -16,6 +16,7 @@ from pecrs_lib.backbone import BackboneError
 from pecrs_lib.checkpoint import CheckpointError
 from pecrs_lib.cli.terminal import bar, say
 from pecrs_lib.data import Catalogue, DataError, read_catalogue
+from pecrs_lib.memory import keep_freed_memory
 from pecrs_lib.model import PECRS
 
 MODEL = "pecrs.json"  # marks a folder as a checkpoint
@@ -57,6 +58,8 @@ def load_ready(
     model = load_model(folder, backbone)
     if torch.cuda.is_available():
         model.to("cuda")
+    else:
+        keep_freed_memory()
     kept = folder.parent / CACHE
     v = item_vectors(
         model, items, cache_dir=cache or (kept if kept.is_dir() else None), progress=bar("items")

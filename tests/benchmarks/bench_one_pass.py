@@ -188,10 +188,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="dialogues a step of one pass")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--reference-dialogues", type=int, default=2)
+    parser.add_argument(
+        "--return-memory", action="store_true", help="let the allocator return freed memory"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.manual_seed(0)
-    keep_freed_memory()
+    if not args.return_memory:
+        keep_freed_memory()
     dtype = getattr(torch, args.dtype)
 
     catalogue, splits = load(args.inspired)
@@ -201,6 +205,7 @@ def main() -> None:
         GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
         config = Config(backbone=folder, batch_size=args.batch, dtype=args.dtype)
         model = PECRS.from_backbone(config)
+        exact = PECRS.from_backbone(config.with_(dtype="float32"))
     tokens, _ = tokenize_items(catalogue, model.backbone.tokenizer)
     rng = np.random.default_rng(0)
     chosen = rng.permutation(len(splits["train"]))[: args.batch * (args.repeat + 1)]
@@ -211,7 +216,7 @@ def main() -> None:
     report: dict[str, object] = {
         "machine": f"{platform.processor() or platform.machine()}, {threads} threads",
         "torch": torch.__version__, "dtype": args.dtype, "gemm_gflops": rate / 1e9,
-        "M_train": M_TRAIN, "batch_dialogues": args.batch, "repeats": args.repeat,
+        "keep_freed_memory": not args.return_memory, "M_train": M_TRAIN, "batch_dialogues": args.batch, "repeats": args.repeat,
     }  # fmt: skip
     print(f"matrix product {rate / 1e9:.0f} GFLOP/s, {args.dtype}, {threads} threads")
     cost = Cost(model)
@@ -244,6 +249,16 @@ def main() -> None:
         optimizer.step()
         return losses.responses
 
+    if args.dtype != "float32":  # what fewer bits do to the losses of one batch
+        batch = make_batch(parts[0], len(catalogue), config, torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            pair = [(m, m(batch, features)) for m in (exact, model)]
+        report["losses"] = {
+            name: [getattr(losses, name).item() for _, losses in pair]
+            for name in ("recall", "rerank", "gen")
+        }
+        print("losses in float32 and", args.dtype, report["losses"])
+    del exact
     one_pass(args.repeat)  # warm up
     cost.reset()
     seconds_one, points = timed(args.repeat, one_pass)
