@@ -30,13 +30,13 @@ class CheckpointError(RuntimeError):
 class Progress:
     """Where a run stands; saved with every checkpoint.
 
-    `step` counts optimizer steps; `history` has a row per epoch.
+    `epoch` and `step` count what is done; `history` has a row per epoch.
     """
 
     epoch: int = 0
     step: int = 0
     best: float = -math.inf
-    best_epoch: int = -1
+    best_epoch: int = 0  # counted from 1; 0 before the first
     history: list[dict[str, float]] = field(default_factory=list)
     running: list[float] = field(default_factory=lambda: [0.0] * 4)  # sums of this epoch
 

@@ -78,7 +78,7 @@ class DialogueTokenizer:
             if token < self.item and token != self.eos:
                 run.append(token)
                 continue
-            text += self.tokenizer.decode(run, clean_up_tokenization_spaces=False)
+            text += self._words(run)
             run = []
             if token == self.eos:
                 break
@@ -86,6 +86,13 @@ class DialogueTokenizer:
                 opening = text[-1:] in " (“" or (text[-1:] in "\"'" and text[-2:-1] in " (“")
                 text += title if opening else f" {title}"
         return text.strip()
+
+    def _words(self, run: list[int]) -> str:
+        # read behind other words: SentencePiece drops the space before a text's first one
+        before = self.speaker["seeker"]
+        both = self.tokenizer.decode([*before, *run], clean_up_tokenization_spaces=False)
+        alone = self.tokenizer.decode(before, clean_up_tokenization_spaces=False)
+        return both[len(alone) :]
 
     def encode_texts(self, utterances: Sequence[Utterance], known: Catalogue) -> list[list[int]]:
         """Each utterance's text as ids, every mention of a known item one ``[ITEM]``.

@@ -61,7 +61,7 @@ def recall_figure(
 def history_figure(history: pd.DataFrame) -> Figure:
     """The three losses and the validation recall, epoch by epoch (`Trainer.history`)."""
     figure, (left, right) = _axes(2, (8.4, 3.4))
-    epoch = history["epoch"] + 1
+    epoch = history["epoch"]
     for name, marker in zip(("recall", "rerank", "gen"), MARKERS, strict=False):
         left.plot(epoch, history[name], marker=marker, label=name)
     left.set(xlabel="epoch", ylabel="training loss (nats)", yscale="log")

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,22 @@ def learning_rate_factor(step: int, warmup: int, total: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return max(0.0, (total - step) / max(1, total - warmup))
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until weights, step count and checkpoint agree with each other again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        raise KeyboardInterrupt
 
 
 class Trainer:
@@ -122,37 +141,38 @@ class Trainer:
     # -- the loop -------------------------------------------------------------------------------
 
     def fit(self) -> pd.DataFrame:
-        """Train to the end, or to the point of early stopping; returns the history.
-
-        Ctrl-C saves the state under `out/last` and is raised again.
-        """
-        try:
-            for _ in self.epochs():
-                pass
-        except KeyboardInterrupt:
-            self.save()
-            raise
+        """Train to the end, or to the point of early stopping; returns the history."""
+        for _ in self.epochs():
+            pass
         return self.history()
 
     def epochs(self) -> Iterator[dict[str, float]]:
-        """Train epoch by epoch, yielding each row of the history once its checkpoint is saved."""
+        """Train epoch by epoch, yielding each row of the history once its checkpoint is saved.
+
+        Ctrl-C in the middle saves the state under `out/last` and is raised again.
+        """
         while self.progress.epoch < self.config.epochs and not self.finished_early:
-            self._train_epoch()
-            row = self._validate()
-            self.progress.history.append(row)
-            self.progress.epoch += 1
-            self.progress.running = [0.0] * 4
-            if row["score"] > self.progress.best:
-                self.progress.best, self.progress.best_epoch = row["score"], int(row["epoch"])
-                replace_folder(self.out / "best", self.raw_model.save_pretrained)
-            self.save()
+            try:
+                self._train_epoch()
+                row = self._validate()
+            except KeyboardInterrupt:
+                self.save()
+                raise
+            with _interrupts_held():
+                self.progress.history.append(row)
+                self.progress.epoch += 1
+                self.progress.running = [0.0] * 4
+                if row["score"] > self.progress.best:
+                    self.progress.best, self.progress.best_epoch = row["score"], int(row["epoch"])
+                    replace_folder(self.out / "best", self.raw_model.save_pretrained)
+                self.save()
             yield row
 
     @property
     def finished_early(self) -> bool:
         """No better validation score for `patience` epochs."""
         patience = self.config.patience
-        waited = self.progress.epoch - 1 - self.progress.best_epoch
+        waited = self.progress.epoch - self.progress.best_epoch
         return patience is not None and self.progress.epoch > 0 and waited >= patience
 
     def _train_epoch(self) -> None:
@@ -169,17 +189,20 @@ class Trainer:
         self.model.train()
         with bar:
             for first in range(start * config.accumulation, len(batches), config.accumulation):
-                losses = self._step(batches[first : first + config.accumulation])
-                state.step += 1
-                for k, value in enumerate((1.0, *losses.values())):
-                    state.running[k] += value
+                losses = self._gradient(batches[first : first + config.accumulation])
+                with _interrupts_held():
+                    self.optimizer.step()
+                    self.schedule.step()
+                    state.step += 1
+                    for k, value in enumerate((1.0, *losses.values())):
+                        state.running[k] += value
                 bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
                 bar.update()
                 if self.on_step is not None:
                     self.on_step(state.step, losses)
 
-    def _step(self, parts: Sequence[Sequence[Window]]) -> dict[str, float]:
-        """One optimizer step over one or more batches; returns the mean losses."""
+    def _gradient(self, parts: Sequence[Sequence[Window]]) -> dict[str, float]:
+        """The clipped gradient of one or more batches; returns their mean losses."""
         config, step = self.config, self.progress.step
         if config.refresh_items and step and step % config.refresh_items == 0:
             self.features = self._encode_items(self.raw_model)
@@ -203,8 +226,6 @@ class Trainer:
                 total += three.detach().float().cpu() / len(parts)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.accelerator.clip_grad_norm_(trained, config.clip)
-        self.optimizer.step()
-        self.schedule.step()
         return dict(zip(("recall", "rerank", "gen"), total.tolist(), strict=True))
 
     def _validate(self) -> dict[str, float]:
@@ -221,7 +242,7 @@ class Trainer:
         rank = ranked.rank.astype(float)
         n, *sums = self.progress.running
         means = dict(zip(("recall", "rerank", "gen"), (s / max(n, 1) for s in sums), strict=True))
-        row = {"epoch": float(self.progress.epoch), **means}
+        row = {"epoch": float(self.progress.epoch + 1), **means}
         for k in VALIDATION_K:
             row[f"R@{k}"] = recall_at_k(rank, k) if len(rank) else 0.0
             row[f"retrieval R@{k}"] = (
@@ -246,7 +267,10 @@ class Trainer:
         (self.out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def resume(self) -> bool:
-        """Go on from `out/last`, bit for bit on CPU; False when there is nothing to resume.
+        """Go on from `out/last`; False when there is nothing to resume.
+
+        On CPU the run ends in the same bits as without the interruption; with `refresh_items` only
+        if it stopped between epochs, since item features are not saved but encoded anew.
 
         Raises:
             CheckpointError: the checkpoint is damaged or belongs to another run.

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pecrs_lib.context import NO_ITEM, DialogueTokenizer, history_window, windows_of
 from pecrs_lib.data import Catalogue, Dialogue, Mention, Movie, Utterance
@@ -177,6 +178,22 @@ def test_decode_puts_the_title_where_it_stood(tok, template):
     [ids] = tok.encode_texts([Utterance("seeker", text, tuple(mentions))], MOVIES)
     assert ids.count(tok.item) == n
     assert tok.decode(ids, MOVIES[0].name) == text
+
+
+@pytest.mark.parametrize("scheme", ["always", "first", "never"])
+def test_sentencepiece_tokenizers_keep_words_apart(scheme):
+    """Llama 2 and Mistral write a space as part of a word, and drop the first one they read."""
+    model = Tokenizer(models.BPE(unk_token="<unk>"))
+    model.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    model.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    trainer = trainers.BpeTrainer(special_tokens=["<unk>", "</s>"], show_progress=False)
+    model.train_from_iterator([" ".join([*WORDS, "User: System: m0 !"])] * 3, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=model, eos_token="</s>", unk_token="<unk>")
+    tok = DialogueTokenizer(tokenizer, len(tokenizer))
+    u = Utterance("seeker", "m0 and a m0 !", (Mention("m0", 0, 2), Mention("m0", 9, 11)))
+    [ids] = tok.encode_texts([u], MOVIES)
+    assert ids.count(tok.item) == 2
+    assert tok.decode(ids, "m0") == u.text
 
 
 def test_decode_skips_the_other_markers(tok):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import torch
 
@@ -50,6 +53,23 @@ def test_resume_is_bit_identical(tiny_backbone, catalogue, dialogues, tmp_path):
     for name, value in state_of(whole.raw_model).items():
         assert torch.equal(value, state_of(again.raw_model)[name]), name
     assert whole.progress.history == again.progress.history
+
+
+def test_ctrl_c_between_weights_and_step_count_waits(tiny_backbone, catalogue, dialogues, tmp_path):
+    run = trainer(tiny_backbone, catalogue, dialogues, tmp_path)
+    step = run.optimizer.step
+
+    def step_and_interrupt(*args, **kwargs):
+        step(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    run.optimizer.step = step_and_interrupt
+    with pytest.raises(KeyboardInterrupt):
+        run.fit()
+    again = trainer(tiny_backbone, catalogue, dialogues, tmp_path)
+    assert again.resume() and again.progress.step == run.progress.step == 1
+    for name, value in state_of(run.raw_model).items():
+        assert torch.equal(value, state_of(again.raw_model)[name]), name
 
 
 def test_frozen_weights_do_not_move_and_the_rest_does(

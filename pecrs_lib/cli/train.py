@@ -83,8 +83,8 @@ def train(
     holds last/ (the state to resume), catalogue.jsonl, history.csv and run.json.
 
     JSON: best (folder), best_epoch, score (mean of R@1, R@10 and R@50 on the validation
-    dialogues), weights (numbers by part), trained_percent, history (a row per epoch, counted
-    from 0, as in history.csv).
+    dialogues), weights (numbers by part), trained_percent, history (a row per epoch, as in
+    history.csv).
 
     \b
     Example:
@@ -216,4 +216,4 @@ def _report(run: Trainer, as_json: bool) -> None:
             [f"{r[n]:.0f}" if n == "epoch" else f"{r[n]:.3f}" for n in names] for r in state.history
         ]
         show(columns([names, *rows], right=range(len(names))))
-    show(f"best: epoch {state.best_epoch} (counted from 0), score {state.best:.2f}, in {best}")
+    show(f"best: epoch {state.best_epoch}, score {state.best:.2f}, in {best}")

@@ -23,12 +23,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from experiments.inspired_data import load
 from pecrs_lib.batches import make_batch
 from pecrs_lib.config import Config
-from pecrs_lib.context import Window
+from pecrs_lib.context import Turn, Window
 from pecrs_lib.items import tokenize_items
 from pecrs_lib.losses import pairwise_angular_distance, rerank_loss, response_loss, retrieval_loss
 from pecrs_lib.memory import keep_freed_memory
@@ -51,6 +52,16 @@ def gemm_rate(dtype: torch.dtype, rows: int = 1024) -> float:
             a @ b
         rates.append(20 * 2 * rows * 768 * 3072 / (time.perf_counter() - start))
     return statistics.median(rates)
+
+
+def processor() -> str:
+    """The name of the CPU, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def peak_gib() -> float:
@@ -94,64 +105,89 @@ class Cost:
 def three_pass_step(
     model: PECRS, tokens: list[list[int]], window: Window, config: Config, seed: int
 ) -> int:
-    """All data points of a window, each with its own three passes; returns how many there are."""
-    tok, backbone = model.backbone.tokenizer, model.backbone
-    token, slot = torch.from_numpy(window.token), torch.from_numpy(window.item)
+    """All data points of a window in steps of two, as the paper trains on INSPIRED.
+
+    The two share their negatives, which are encoded once a step. Returns the number of points.
+    """
     generator = torch.Generator().manual_seed(seed)
-    n = 0
-    for turn in window.turns:
-        for item in turn.items or (None,):
-            start = max(0, turn.start - config.context_tokens)
-            past, past_slot = token[start : turn.start], slot[start : turn.start]
-            rows = past_slot[past_slot >= 0]
-            if item is not None:
-                negative = torch.randperm(len(tokens), generator=generator)[:M_TRAIN]
-                rows = torch.cat([torch.tensor([item]), negative, rows])
-            v, row_of = torch.empty(0, backbone.dim), {}
-            if len(rows):
-                unique = rows.unique()
-                features = live_features(model, [tokens[j] for j in unique.tolist()])
-                v = model.items(*features)
-                row_of = {j: k for k, j in enumerate(unique.tolist())}
+    points = [(turn, item) for turn in window.turns for item in turn.items or (None,)]
+    for pair in (points[k : k + 2] for k in range(0, len(points), 2)):
+        slot = torch.from_numpy(window.item)
+        spans = [past_of(turn, config) for turn, _ in pair]
+        rows = torch.cat([slot[span][slot[span] >= 0] for span in spans])
+        recommended = [item for _, item in pair if item is not None]
+        negative = torch.empty(0, dtype=torch.int64)
+        if recommended:
+            negative = torch.randperm(len(tokens), generator=generator)[:M_TRAIN]
+        rows = torch.cat([torch.tensor(recommended, dtype=torch.int64), negative, rows]).unique()
+        v = torch.empty(0, model.backbone.dim)
+        if len(rows):
+            v = model.items(*live_features(model, [tokens[j] for j in rows.tolist()]))
+        row_of = torch.zeros(len(tokens), dtype=torch.int64)
+        row_of[rows] = torch.arange(len(rows))
+        losses = [
+            three_passes(model, window, turn, item, negative, v, row_of, config)
+            for turn, item in pair
+        ]
+        (sum(losses) / len(losses)).backward()
+    return len(points)
 
-            def embed(ids: torch.Tensor, slots: torch.Tensor, v=v, row_of=row_of) -> torch.Tensor:
-                x, at = backbone.embed(ids), slots >= 0
-                index = torch.tensor([row_of[j] for j in slots[at].tolist()], dtype=torch.int64)
-                return x.masked_scatter(at[:, None], v[index]) if len(index) else x
 
-            def run(x: torch.Tensor, candidates: int = 0) -> torch.Tensor:
-                T = len(x) - candidates
-                allowed = torch.ones(len(x), len(x), dtype=torch.bool).tril()
-                allowed[T:, T:] = torch.eye(candidates, dtype=torch.bool)
-                position = torch.arange(len(x)).clamp(max=T)
-                return backbone(x[None], position[None], additive(allowed[None, None], x.dtype))[0]
+def past_of(turn: Turn, config: Config) -> slice:
+    return slice(max(0, turn.start - config.context_tokens), turn.start)
 
-            rec, none = torch.tensor([tok.rec]), torch.tensor([-1])
-            recall = rerank = torch.zeros(())
-            if item is not None:
-                D_t = embed(torch.cat([past, rec]), torch.cat([past_slot, none]))
-                d = model.f(run(D_t)[-1:])
-                index = torch.tensor([row_of[j] for j in [item, *negative.tolist()]])
-                recall = retrieval_loss(pairwise_angular_distance(d, v[index]), 0.1, 1)
-                placed = backbone.position_vectors(torch.tensor([len(D_t)]))
-                both = torch.cat([D_t, v[index] - placed])
-                out = run(both, len(index))[len(D_t) :]
-                rerank = rerank_loss(model.candidate_scores(out)[None], 1)
-            response = token[turn.response : turn.end][: config.response_tokens]
-            head = [] if item is None else [tok.rec, tok.item, tok.rec_end]
-            head_slot = [] if item is None else [-1, item, -1]
-            speaker = tok.speaker["recommender"]
-            ids = torch.cat([past, torch.tensor([*head, *speaker], dtype=torch.int64), response])
-            tail = torch.full((len(speaker) + len(response),), -1)
-            slots = torch.cat([past_slot, torch.tensor(head_slot, dtype=torch.int64), tail])
-            hidden = run(embed(ids, slots))[-len(response) - 1 : -1]
-            nll = torch.nn.functional.cross_entropy(
-                backbone.logits(hidden), response, reduction="none"
-            )
-            gen = response_loss(nll, torch.zeros(len(nll), dtype=torch.int64), 1)
-            Losses(recall, rerank, gen, 1, 1).joint(config).backward()
-            n += 1
-    return n
+
+def three_passes(
+    model: PECRS,
+    window: Window,
+    turn: Turn,
+    item: int | None,
+    negative: torch.Tensor,
+    v: torch.Tensor,
+    row_of: torch.Tensor,
+    config: Config,
+) -> torch.Tensor:
+    """The joint loss of one data point: query, candidates and response, a pass each."""
+    tok, backbone = model.backbone.tokenizer, model.backbone
+    span = past_of(turn, config)
+    token, slot = torch.from_numpy(window.token), torch.from_numpy(window.item)
+    past, past_slot = token[span], slot[span]
+
+    def embed(ids: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        x, at = backbone.embed(ids), slots >= 0
+        return x.masked_scatter(at[:, None], v[row_of[slots[at]]]) if at.any() else x
+
+    def run(x: torch.Tensor, candidates: int = 0) -> torch.Tensor:
+        T = len(x) - candidates
+        allowed = torch.ones(len(x), len(x), dtype=torch.bool).tril()
+        allowed[T:, T:] = torch.eye(candidates, dtype=torch.bool)
+        position = torch.arange(len(x)).clamp(max=T)
+        return backbone(x[None], position[None], additive(allowed[None, None], x.dtype))[0]
+
+    recall = rerank = torch.zeros(())
+    head: list[int] = []
+    if item is not None:
+        head = [tok.rec, tok.item, tok.rec_end]
+        rec, none = torch.tensor([tok.rec]), torch.tensor([-1])
+        D_t = embed(torch.cat([past, rec]), torch.cat([past_slot, none]))
+        d = model.f(run(D_t)[-1:])
+        candidate = v[row_of[torch.cat([torch.tensor([item]), negative])]]
+        distance = pairwise_angular_distance(d, candidate)
+        recall = retrieval_loss(distance, config.temperature, 1)
+        placed = backbone.position_vectors(torch.tensor([len(D_t)]))
+        out = run(torch.cat([D_t, candidate - placed]), len(candidate))[len(D_t) :]
+        rerank = rerank_loss(model.candidate_scores(out)[None], 1)
+    response = token[turn.response : turn.end][: config.response_tokens]
+    speaker = tok.speaker["recommender"]
+    ids = torch.cat([past, torch.tensor([*head, *speaker], dtype=torch.int64), response])
+    slots = torch.full_like(ids, -1)
+    slots[: len(past)] = past_slot
+    if item is not None:
+        slots[len(past) + 1] = item
+    hidden = run(embed(ids, slots))[-len(response) - 1 : -1]
+    nll = F.cross_entropy(backbone.logits(hidden), response, reduction="none")
+    gen = response_loss(nll, torch.zeros(len(nll), dtype=torch.int64), 1)
+    return Losses(recall, rerank, gen, 1, 1).joint(config)
 
 
 def live_features(model: PECRS, texts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -214,9 +250,10 @@ def main() -> None:
     rate = gemm_rate(dtype)
     threads = torch.get_num_threads()
     report: dict[str, object] = {
-        "machine": f"{platform.processor() or platform.machine()}, {threads} threads",
+        "machine": f"{processor()}, {threads} threads",
         "torch": torch.__version__, "dtype": args.dtype, "gemm_gflops": rate / 1e9,
-        "keep_freed_memory": not args.return_memory, "M_train": M_TRAIN, "batch_dialogues": args.batch, "repeats": args.repeat,
+        "keep_freed_memory": not args.return_memory, "M_train": M_TRAIN,
+        "batch_dialogues": args.batch, "repeats": args.repeat,
     }  # fmt: skip
     print(f"matrix product {rate / 1e9:.0f} GFLOP/s, {args.dtype}, {threads} threads")
     cost = Cost(model)
