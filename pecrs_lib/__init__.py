@@ -2,8 +2,9 @@
 
 The library backs the notebooks; each module is one step of the way from data to result::
 
-    data -> items -> context -> packing -> negatives -> losses -> model -> training
-         -> recommend -> generation -> metrics, baselines -> evaluation -> figures
+    data -> context -> items -> packing -> negatives -> losses -> backbone -> model
+         -> batches -> ranking -> protocol -> checkpoint -> training -> recommend
+         -> generation -> metrics, baselines -> evaluation -> assessment -> figures -> cli
 
 Shapes are written with one alphabet everywhere:
 

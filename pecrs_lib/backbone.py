@@ -67,8 +67,8 @@ class Backbone(nn.Module):
             fingerprint: of the weights the adapters belong to; checked when given.
 
         Raises:
-            BackboneError: no such model, other weights than the fingerprint says, or embeddings
-                that differ in size from the hidden states.
+            BackboneError: no such model, damaged weights, no tokenizer beside them, other weights
+                than the fingerprint says, or embeddings and hidden states of different size.
         """
         try:
             config = AutoConfig.from_pretrained(name)
@@ -247,7 +247,7 @@ class Backbone(nn.Module):
 
 
 def _append_rows(model: Any, n: int) -> None:
-    """Grow the vocabulary by n rows near the mean row, the same ones every time."""
+    """Grow the vocabulary by n rows drawn like the others, the same ones every time."""
     rows = model.get_input_embeddings().weight.shape[0]
     model.resize_token_embeddings(rows + n, mean_resizing=False)
     both = (model.get_input_embeddings(), model.get_output_embeddings())

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,16 +235,15 @@ def cached_features(
     shape = (sum(length), dim)
     if not (path.exists() and path.stat().st_size == shape[0] * dim * 2):
         cache_dir.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=cache_dir, prefix=f"{path.name}.")
-        os.close(handle)
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # its own, if two run at once
         try:
-            out = np.memmap(name, np.float16, "w+", shape=shape)
+            out = np.memmap(partial, np.float16, "w+", shape=shape)
             encode_items(tokens, lm_output, dim=dim, device=device, progress=progress, out=out)
             out.flush()
             del out
-            Path(name).replace(path)
+            partial.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise
     values = np.memmap(path, np.float16, "c", shape=shape)  # copy-on-write: the file stays as it is
     offset = torch.tensor([0, *length]).cumsum(0)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 
 def angular_distance(a: Tensor, b: Tensor) -> Tensor:
-    """√(2(1 − cos(a, b))) of section 3.3: the chord between two directions, from 0 to 2.
+    """√(2(1 − cos(a, b))) of section 3.3: the chord between two directions, up to 2.
+
+    Below 1e-3 it stays 1e-3: there the slope grows without bound.
 
     Shapes broadcast over all but the last axis, (…, D) × (…, D) -> (…).
     """

@@ -48,7 +48,8 @@ class PretrainConfig:
 def dialogue_text(dialogue: Dialogue) -> str:
     """A dialogue as the model will read it: speaker, text, end of utterance."""
     return "".join(
-        f"{SPEAKER[u.role]} {' '.join(u.text.split())}{EOS}" for u in dialogue.utterances
+        f"{SPEAKER[u.role]} {' '.join(u.text.replace(EOS, ' ').split())}{EOS}"
+        for u in dialogue.utterances
     )
 
 
@@ -174,12 +175,12 @@ def pretrain(
         state = torch.load(state_path, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
+        step, curve = state["step"], state["curve"]
 
     def save() -> None:
         partial = state_path.with_suffix(".part")
         weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save({**weights, "step": step}, partial)
+        torch.save({**weights, "step": step, "curve": curve}, partial)
         partial.replace(state_path)
         record = {"config": asdict(config), "train_tokens": len(stream), "curve": curve}
         record_path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -35,9 +35,9 @@ def slow_rank(model, window, turn, item, v, candidates):
     everything = torch.arange(len(v))
     result = three_passes(model, window, turn, item, v, everything, everything)
     distance, score = result.distance[1:], result.score[1:]
-    order = sorted(range(len(v)), key=lambda j: (float(distance[j]), j))
+    order = sorted(range(len(v)), key=lambda j: (distance[j].item(), j))
     near, far = order[:candidates], order[candidates:]
-    near = sorted(near, key=lambda j: -float(score[j]))
+    near = sorted(near, key=lambda j: -score[j].item())
     return (near + far).index(item) + 1, order.index(item) + 1, near[0]
 
 
@@ -123,7 +123,7 @@ def test_perplexity_is_the_likelihood_of_the_true_response(trained, catalogue, d
         for t in w.turns:
             for i in points_of(w, t):
                 nll = three_passes(model, w, t, i, v, NOTHING, NOTHING).nll
-                total, tokens = total + float(nll.sum()), tokens + len(nll)
+                total, tokens = total + nll.sum().item(), tokens + len(nll)
     assert ranked.tokens.sum() == tokens
     assert text_metrics(ranked)["perplexity"] == pytest.approx(np.exp(total / tokens), rel=1e-4)
 
