@@ -138,59 +138,53 @@ def pack(windows: Sequence[Window], *, response_tokens: int = 64) -> Batch:
     trunk = max(len(w.token) for w in windows)
     rows: list[list[tuple[np.ndarray, np.ndarray, int]]] = []  # per window: token, item, [REC]
     points: list[tuple[int, int, int, int]] = []  # row, [REC] column, item, response
-    labels: list[tuple[int, int, int, int, bool]] = []  # row, column, label, response, decision
-    origin: list[tuple[int, int]] = []
+    labels: list[np.ndarray] = [np.empty((0, 5), np.int64)]  # as `_labels` makes them
+    origin: list[tuple[int, int]] = []  # of every response
     for b, w in enumerate(windows):
         branches, free = [], trunk  # free: first column not yet taken
         for turn in w.turns:
-            first_response = len(origin)
-            labels.append((b, turn.start - 1, int(w.token[turn.start]), first_response, True))
-            scored = range(turn.response, min(turn.end, turn.response + response_tokens))
-            if len(turn.items) <= 1:
-                labels += [(b, c - 1, int(w.token[c]), first_response, False) for c in scored]
-                origin.append((w.dialogue, turn.utterance))
-            else:
-                tail = slice(turn.start + 1 + len(turn.items), turn.end)  # [REC_END] … <eos>
-                for positive in turn.items:
+            labels.append(_labels(b, turn.start, w.token[[turn.start]], len(origin), True))
+            said = w.token[turn.response : min(turn.end, turn.response + response_tokens)]
+            for item in turn.items or (NO_ITEM,):
+                start = turn.response
+                if len(turn.items) > 1:  # a response branch: v_j [REC_END] System: text <eos>
+                    tail = slice(turn.start + 1 + len(turn.items), turn.end)
+                    slot = w.token[[turn.start + 1]]
                     branches.append((
-                        np.concatenate([w.token[turn.start + 1 : turn.start + 2], w.token[tail]]),
-                        np.concatenate([[positive], w.item[tail]]),
+                        np.concatenate([slot, w.token[tail]]),
+                        np.concatenate([[item], w.item[tail]]),
                         turn.start,
                     ))  # fmt: skip
-                    shift = free + 1 - tail.start
-                    labels += [
-                        (b, c - 1 + shift, int(w.token[c]), len(origin), False) for c in scored
-                    ]
+                    start = free + 1 + turn.response - tail.start
                     free += 1 + tail.stop - tail.start
-                    origin.append((w.dialogue, turn.utterance))
-            points += [
-                (b, turn.start, positive, first_response + k)
-                for k, positive in enumerate(turn.items)
-            ]
+                if item != NO_ITEM:
+                    points.append((b, turn.start, item, len(origin)))
+                labels.append(_labels(b, start, said, len(origin), False))
+                origin.append((w.dialogue, turn.utterance))
         rows.append(branches)
 
     width = trunk + max(sum(len(t) for t, _, _ in branches) for branches in rows)
     token = np.zeros((B, width), dtype=np.int64)
-    item = np.full((B, width), NO_ITEM)
+    slots = np.full((B, width), NO_ITEM)
     branch = np.full((B, width), PADDING)
     limit = np.tile(np.arange(width), (B, 1))
     position = np.tile(np.arange(width), (B, 1)).clip(max=trunk - 1)
     for b, (w, branches) in enumerate(zip(windows, rows, strict=True)):
-        token[b, : len(w.token)], item[b, : len(w.token)] = w.token, w.item
+        token[b, : len(w.token)], slots[b, : len(w.token)] = w.token, w.item
         branch[b, : len(w.token)] = TRUNK
         at = trunk
         for k, (t, i, rec) in enumerate(branches, start=1):
             span = slice(at, at + len(t))
-            token[b, span], item[b, span], branch[b, span], limit[b, span] = t, i, k, rec
+            token[b, span], slots[b, span], branch[b, span], limit[b, span] = t, i, k, rec
             position[b, span] = rec + 1 + np.arange(len(t))
             at += len(t)
     column = torch.arange(width).expand(B, width)
     point = np.array(points, dtype=np.int64).reshape(-1, 4)
-    label = np.array(labels, dtype=np.int64).reshape(-1, 5)
+    label = np.concatenate(labels)
     source = np.array(origin, dtype=np.int64).reshape(-1, 2)
     return Batch(
         token=torch.from_numpy(token),
-        item=torch.from_numpy(item),
+        item=torch.from_numpy(slots),
         position=torch.from_numpy(position),
         without_position=torch.zeros(B, width, dtype=torch.bool),
         layout=Layout(torch.from_numpy(branch), torch.from_numpy(limit), column),
@@ -208,6 +202,13 @@ def pack(windows: Sequence[Window], *, response_tokens: int = 64) -> Batch:
         dialogue=torch.from_numpy(source[:, 0].copy()),
         utterance=torch.from_numpy(source[:, 1].copy()),
     )
+
+
+def _labels(row: int, start: int, ids: np.ndarray, response: int, decision: bool) -> np.ndarray:
+    """(n, 5) row, column, label, response, decision of `ids`, which stand at `start` and on."""
+    column = start - 1 + np.arange(len(ids))  # a token is predicted from the one before it
+    same = [np.full(len(ids), value) for value in (row, response, int(decision))]
+    return np.stack([same[0], column, ids, same[1], same[2]], axis=1)
 
 
 def branch_layout(limit: Tensor, first_column: int) -> Layout:

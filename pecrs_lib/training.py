@@ -88,10 +88,7 @@ class Trainer:
         self.out = Path(out)
         self.show = show
         self.on_step = on_step
-        self.accelerator = Accelerator(
-            gradient_accumulation_steps=self.config.accumulation,
-            cpu=model.device.type == "cpu" and not torch.cuda.is_available(),
-        )
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         model.to(self.accelerator.device)
         if model.device.type == "cpu":
             keep_freed_memory()

@@ -72,6 +72,24 @@ def test_ctrl_c_between_weights_and_step_count_waits(tiny_backbone, catalogue, d
         assert torch.equal(value, state_of(again.raw_model)[name]), name
 
 
+def test_accumulating_a_batch_with_itself_changes_no_gradient(
+    tiny_backbone, catalogue, dialogues, tmp_path
+):
+    run = trainer(
+        tiny_backbone, catalogue, dialogues, tmp_path, negatives=None, accumulation=2, clip=1e9
+    )
+    run.raw_model.eval()  # no dropout
+    batch = run.train_windows[:2]
+
+    def gradient(parts):
+        run._gradient(parts)
+        trained = [p for p in run.raw_model.parameters() if p.requires_grad]
+        return [p.grad.clone() for p in trained if p.grad is not None]
+
+    for once, twice in zip(gradient([batch]), gradient([batch, batch]), strict=True):
+        torch.testing.assert_close(once, twice)
+
+
 def test_frozen_weights_do_not_move_and_the_rest_does(
     tiny_backbone, catalogue, dialogues, tmp_path
 ):
