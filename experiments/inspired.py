@@ -110,7 +110,7 @@ def main() -> None:
     text: list[dict[str, Any]] = []
     for number, (seed, model, trainer, seconds) in enumerate(runs):
         v = item_vectors(model, catalogue, cache_dir=ROOT / "runs" / "cache")
-        ranked = rank_dialogues(model, test, catalogue, v)
+        ranked = rank_dialogues(model, test, catalogue, v, candidates=700)
         predictions.append(predictions_of(ranked, test, catalogue, f"PECRS, seed {seed}"))
         told = converse(model, test, catalogue, v, seed=seed) if number == 0 else None
         text.append(
