@@ -9,7 +9,7 @@ one dialogue are not independent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
@@ -137,42 +137,21 @@ def predict(
     `scores` is called once per turn with points, with the utterances before that turn and nothing
     else, and must return (N,) without NaN (ValueError otherwise).
     """
-
-    def score_turns(dialogue: Dialogue, turns: Sequence[int]) -> Floats:
-        histories = (Dialogue(dialogue.id, dialogue.utterances[:turn]) for turn in turns)
-        return np.stack([system.scores(history) for history in histories])  # (turns, N)
-
-    return predict_turns(system.name, score_turns, dialogues, catalogue)
-
-
-def predict_turns(
-    name: str,
-    score_turns: Callable[[Dialogue, Sequence[int]], Floats],
-    dialogues: Sequence[Dialogue],
-    catalogue: Catalogue,
-) -> Predictions:
-    """`predict` for a system that scores all turns of a dialogue in one pass.
-
-    ``score_turns(dialogue, turns) -> (len(turns), N)`` is called once per dialogue with points. It
-    is given the whole dialogue: that row t depends on utterances before turn t only is its promise.
-    """
     points = recommendation_points(dialogues)
     ranks, firsts = [np.empty(0)], [np.empty(0, np.int64)]
-    for d, group in groupby(points, key=lambda point: point.dialogue):
-        of_dialogue = list(group)
-        turns = list(dict.fromkeys(point.turn for point in of_dialogue))
-        scores = np.asarray(score_turns(dialogues[d], turns))
-        if scores.shape != (len(turns), len(catalogue)):
+    for (d, turn), group in groupby(points, key=lambda point: (point.dialogue, point.turn)):
+        history = Dialogue(dialogues[d].id, dialogues[d].utterances[:turn])
+        scores = np.asarray(system.scores(history))
+        if scores.shape != (len(catalogue),):
             raise ValueError(
-                f"{name!r} gave scores of shape {scores.shape} for {len(turns)} turns of dialogue "
+                f"{system.name!r} gave scores of shape {scores.shape} for turn {turn} of dialogue "
                 f"{dialogues[d].id!r} and {len(catalogue)} items"
             )
-        targets = np.array([catalogue.row.get(point.item, -1) for point in of_dialogue])
-        turn_of = np.array([turns.index(point.turn) for point in of_dialogue])
-        ranks.append(ranks_from_scores(scores[turn_of], targets))
-        firsts.append(scores.argmax(axis=1)[turn_of])  # argmax takes the lowest row of a tie
+        targets = np.array([catalogue.row.get(point.item, -1) for point in group])
+        ranks.append(ranks_from_scores(np.tile(scores, (len(targets), 1)), targets))
+        firsts.append(np.full(len(targets), scores.argmax()))  # the lowest row of a tie
     return Predictions(
-        name=name,
+        name=system.name,
         dialogue=np.array([point.dialogue for point in points], dtype=np.int64),
         turn=np.array([point.turn for point in points], dtype=np.int64),
         item=np.array([point.item for point in points], dtype=np.str_),

@@ -21,7 +21,6 @@ from pecrs_lib.evaluation import (
     as_records,
     paired_bootstrap,
     predict,
-    predict_turns,
     ranks_from_scores,
     recall_table,
     recommendation_points,
@@ -159,20 +158,8 @@ class TestPredict:
             whole = next(d for d in DIALOGUES if d.id == history.id)
             assert history.utterances == whole.utterances[: len(history)]
 
-    def test_all_turns_at_once_is_the_same(self) -> None:
-        oracle = Oracle(1)
-
-        def at_once(whole: Dialogue, turns: Sequence[int]) -> np.ndarray:
-            cut = [Dialogue(whole.id, whole.utterances[:turn]) for turn in turns]
-            return np.stack([oracle.scores(history) for history in cut])
-
-        a = predict(oracle, DIALOGUES, CATALOGUE)
-        b = predict_turns("oracle", at_once, DIALOGUES, CATALOGUE)
-        assert np.array_equal(a.rank, b.rank)
-        assert np.array_equal(a.top1, b.top1)
-
     def test_scores_of_another_catalogue_raise(self) -> None:
-        with pytest.raises(ValueError, match=r"shape \(3, 4\) for 3 turns of dialogue 'first'"):
+        with pytest.raises(ValueError, match=r"shape \(4,\) for turn 0 of dialogue 'first'"):
             predict(Oracle(1), DIALOGUES, Catalogue(CATALOGUE.movies[:3]))
 
     def test_no_points(self) -> None:
