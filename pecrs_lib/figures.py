@@ -97,9 +97,9 @@ def cost_figure(report: Mapping[str, Any]) -> Figure:
     ):
         values = [report[name][key] for name in names]
         bars = ax.bar(list(names.values()), values, color=colours, hatch=["", "//"], alpha=0.75)
-        ax.bar_label(bars, fmt="%.3g")
-        ax.set(ylabel=unit, yscale="log")
-        ax.margins(y=0.2)
+        ax.bar_label(bars, [f"{value:,.2f}" if value < 10 else f"{value:,.0f}" for value in values])
+        ax.set_ylabel(unit)
+        ax.margins(y=0.15)
     return figure
 
 
