@@ -32,6 +32,7 @@ from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.config import TINY, Config
 from pecrs_lib.data import Catalogue, Dialogue
 from pecrs_lib.evaluation import as_records, paired_bootstrap, predict, recall_table
+from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.training import Trainer
 
@@ -62,6 +63,23 @@ def train(
     for row in trainer.epochs():
         print({name: round(value, 3) for name, value in row.items()}, flush=True)
     return PECRS.from_pretrained(out / "best"), trainer
+
+
+def recall_by_window(
+    model: PECRS, catalogue: Catalogue, dialogues: list[Dialogue], windows: tuple[int, ...]
+) -> dict[str, dict[str, float]]:
+    """What cutting long dialogues costs: recall (percent) with shorter and longer trunks."""
+    v = item_vectors(model, catalogue, cache_dir=ROOT / "runs" / "cache")
+    trained = model.config
+    found = {}
+    for window in windows:
+        model.config = trained.with_(window=window)
+        rank = predictions_of(
+            rank_dialogues(model, dialogues, catalogue, v), dialogues, catalogue
+        ).rank
+        found[str(window)] = {f"R@{k}": recall_at_k(rank, k) for k in (1, 10, 50)}
+    model.config = trained
+    return found
 
 
 def parse(value: str) -> Any:
@@ -145,6 +163,9 @@ def main() -> None:
         "backbone": {"trained_on": "INSPIRED train, ReDial train, film descriptions"},
         "rows": as_records(recall_table(predictions)),
         "paired_with_" + strongest.name: against,
+        "dev_recall_by_window": recall_by_window(
+            runs[0][1], catalogue, splits["dev"], (640, base.window)
+        ),
         "text": text,
         "examples": examples,
     }
