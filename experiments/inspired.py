@@ -126,7 +126,7 @@ def main() -> None:
     test = splits["test"]
     predictions = [predict(b, test, catalogue) for b in fit_baselines(splits["train"], catalogue)]
     text: list[dict[str, Any]] = []
-    for number, (seed, model, trainer, seconds) in enumerate(runs):
+    for number, (seed, model, trainer, _) in enumerate(runs):
         v = item_vectors(model, catalogue, cache_dir=ROOT / "runs" / "cache")
         ranked = rank_dialogues(model, test, catalogue, v, candidates=700)
         predictions.append(predictions_of(ranked, test, catalogue, f"PECRS, seed {seed}"))
@@ -135,7 +135,6 @@ def main() -> None:
             {
                 "seed": seed,
                 **text_metrics(ranked, told),
-                "train_seconds": seconds,
                 "best_epoch": trainer.progress.best_epoch,
                 "dev": trainer.progress.history,
             }

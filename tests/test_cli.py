@@ -88,7 +88,7 @@ def test_train_resumes_and_says_so(files, tiny_backbone, tmp_path, monkeypatch):
     from pecrs_lib.training import Trainer
 
     command = training(files, tiny_backbone, tmp_path / "run", "--epochs", "2", "--batch-size", "3")
-    step = Trainer._step
+    step = Trainer._gradient
 
     def interrupted(self, parts):
         if self.progress.step == 4:
@@ -96,7 +96,7 @@ def test_train_resumes_and_says_so(files, tiny_backbone, tmp_path, monkeypatch):
         return step(self, parts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", interrupted)
+        patch.setattr(Trainer, "_gradient", interrupted)
         stopped = pecrs(*command, status=130)
     assert "interrupted after step 4, saved in" in stopped.stderr.splitlines()[-1]
     assert "epoch 1 of 2" in stopped.stderr and "% (LoRA" in stopped.stderr
@@ -104,7 +104,7 @@ def test_train_resumes_and_says_so(files, tiny_backbone, tmp_path, monkeypatch):
     finished = pecrs(*command, "--json")
     assert "1 of 2 epochs and 4 steps are done" in finished.stderr
     report = json.loads(finished.stdout)
-    assert [row["epoch"] for row in report["history"]] == [0, 1]
+    assert [row["epoch"] for row in report["history"]] == [1, 2]
     assert Path(report["best"], "pecrs.json").is_file()
     assert 0 < report["trained_percent"] < 20
 
