@@ -182,7 +182,7 @@ def _fit(run: Trainer) -> None:
             losses = ", ".join(f"{name} {row[name]:.3f}" for name in ("recall", "rerank", "gen"))
             recalls = ", ".join(f"R@{k} {row[f'R@{k}']:.1f}" for k in (1, 10, 50))
             say(
-                f"epoch {int(row['epoch']) + 1} of {run.config.epochs}: losses {losses}; "
+                f"epoch {int(row['epoch'])} of {run.config.epochs}: losses {losses}; "
                 f"validation {recalls} %, perplexity {row['perplexity']:.2f}"
             )
     except KeyboardInterrupt:
