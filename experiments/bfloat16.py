@@ -1,6 +1,6 @@
 """What a backbone in bfloat16 does to the three losses: the same weights, the same batches.
 
-    python -m experiments.bfloat16 --data FOLDER --backbone FOLDER
+python -m experiments.bfloat16 --data FOLDER --backbone FOLDER
 """
 
 from __future__ import annotations
