@@ -1,4 +1,4 @@
-"""Keep freed memory inside the process: on CPU, half of a training step can be page faults.
+"""Keep freed memory inside the process: on CPU, page faults can cost as much as arithmetic.
 
 glibc returns every large block to the kernel when a tensor is freed and asks for it again a
 millisecond later; each page is then cleared anew. Where training or evaluation allocates the same
