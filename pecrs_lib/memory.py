@@ -2,7 +2,7 @@
 
 glibc returns every large block to the kernel when a tensor is freed and asks for it again a
 millisecond later; each page is then cleared anew. Where training or evaluation allocates the same
-sizes over and over, that costs more than the arithmetic (`tests/benchmarks` measures it).
+sizes over and over, that adds up (`--return-memory` of the benchmark shows the run without).
 """
 
 from __future__ import annotations
