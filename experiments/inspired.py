@@ -38,6 +38,7 @@ from pecrs_lib.training import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results"
+M_TEST = 700  # the paper's M_inference; `candidates` of the configuration is for validation
 
 
 def machine() -> dict[str, Any]:
@@ -128,7 +129,7 @@ def main() -> None:
     text: list[dict[str, Any]] = []
     for number, (seed, model, trainer, _) in enumerate(runs):
         v = item_vectors(model, catalogue, cache_dir=ROOT / "runs" / "cache")
-        ranked = rank_dialogues(model, test, catalogue, v, candidates=700)
+        ranked = rank_dialogues(model, test, catalogue, v, candidates=M_TEST)
         predictions.append(predictions_of(ranked, test, catalogue, f"PECRS, seed {seed}"))
         told = converse(model, test, catalogue, v, seed=seed) if number == 0 else None
         text.append(
@@ -158,6 +159,7 @@ def main() -> None:
         "n_items": len(catalogue),
         "n_dialogues": len(test),
         "config": config,
+        "candidates_at_test": M_TEST,
         "parameters": runs[0][1].parameter_table(),
         "backbone": {"trained_on": "INSPIRED train, ReDial train, film descriptions"},
         "rows": as_records(recall_table(predictions)),

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from torch import Tensor
 
 SIZE = (7.0, 3.8)  # inches
 MARKERS = "osD^vPX*"
@@ -73,19 +71,6 @@ def history_figure(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def mask_figure(mask: Tensor, labels: Sequence[str] = ()) -> Figure:
-    """Who attends to whom: (T, T) boolean mask, query tokens down, key tokens across."""
-    T = mask.shape[0]
-    figure, ax = _axes(1, (0.25 * T + 1.5, 0.25 * T + 1.0) if labels else (5, 4.5))
-    ax.imshow(mask.cpu().numpy(), cmap="Greys", vmin=0, vmax=1.4, interpolation="nearest")
-    ax.set(xlabel="key token", ylabel="query token")
-    ax.grid(visible=False)
-    if labels:
-        ax.set_xticks(range(T), labels, rotation=90, fontsize=7)
-        ax.set_yticks(range(T), labels, fontsize=7)
-    return figure
-
-
 def cost_figure(report: Mapping[str, Any]) -> Figure:
     """Data points per second and tokens per point, one pass beside three (the benchmark's file)."""
     figure, (left, right) = _axes(2, (7.4, 3.0))
@@ -106,4 +91,3 @@ def cost_figure(report: Mapping[str, Any]) -> Figure:
 def save(figure: Figure, path: Any) -> None:
     """Write a PNG at 150 dots per inch."""
     figure.savefig(path, dpi=150, metadata={"Software": ""})
-    plt.close("all")
