@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from pecrs_lib.items import item_fields
 from pecrs_lib.memory import keep_freed_memory
 
 EOS = "<|endoftext|>"
+CURVE = 64  # blocks of each held-out text that the loss curve measures
 
 
 @dataclass(frozen=True)
@@ -100,18 +103,23 @@ def stream_perplexity(model: GPT2LMHeadModel, stream: np.ndarray, length: int) -
 
 def pretrain(
     train: Sequence[str],
-    held_out: Sequence[str],
+    held_out: Mapping[str, Sequence[str]],
     out: str | Path,
     config: PretrainConfig | None = None,
     *,
+    start: str | Path | None = None,
+    sources: Mapping[str, int] | None = None,
     every: int = 250,
     show: bool = True,
 ) -> Path:
     """Train tokenizer and LM; goes on where an earlier call with the same `out` stopped.
 
     Args:
-        train, held_out: documents; held-out ones only measure perplexity.
+        train: documents.
+        held_out: documents by data set; they only measure perplexity.
         out: folder for the model, tokenizer, `pretrain.json` (settings and loss curve).
+        start: folder of a model to go on from, with its tokenizer; else weights are random.
+        sources: what the documents are, for the record: name to number.
         every: steps between checkpoints.
 
     Returns:
@@ -125,10 +133,11 @@ def pretrain(
     keep_freed_memory()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    if both := set(train) & set(held_out):
-        raise ValueError(f"{len(both)} documents stand in training and held-out text")
+    for name, texts in held_out.items():
+        if both := set(train) & set(texts):
+            raise ValueError(f"{len(both)} documents stand in training text and in {name}")
     record_path, state_path = out / "pretrain.json", out / "pretrain.pt"
-    curve: list[dict[str, float]] = []
+    curve: list[dict[str, Any]] = []
     if record_path.exists():
         record = json.loads(record_path.read_text(encoding="utf-8"))
         if record["config"] != asdict(config):
@@ -138,17 +147,22 @@ def pretrain(
             return out  # finished before
         tokenizer = PreTrainedTokenizerFast.from_pretrained(out)
     else:
-        tokenizer = train_tokenizer(train, config.vocab_size)
+        tokenizer = (
+            PreTrainedTokenizerFast.from_pretrained(start)
+            if start
+            else train_tokenizer(train, config.vocab_size)
+        )
         tokenizer.save_pretrained(out)
 
     order = np.random.default_rng(config.seed).permutation(len(train))
     stream = token_stream([train[k] for k in order], tokenizer)
-    test = token_stream(held_out, tokenizer)
-    if min(len(stream), len(test)) <= config.n_positions:
-        raise ValueError(
-            f"{len(stream)} training and {len(test)} held-out tokens; each must fill a block of "
-            f"{config.n_positions + 1}"
-        )
+    tests = {name: token_stream(texts, tokenizer) for name, texts in held_out.items()}
+    for name, tokens in {"training": stream, **tests}.items():
+        if len(tokens) <= config.n_positions:
+            raise ValueError(
+                f"{len(tokens)} tokens of {name} text do not fill a block of "
+                f"{config.n_positions + 1}"
+            )
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = GPT2LMHeadModel(
@@ -160,6 +174,8 @@ def pretrain(
                 eos_token_id=tokenizer.eos_token_id,
             )
         )  # fmt: skip
+    if start:
+        model.load_state_dict(GPT2LMHeadModel.from_pretrained(start).state_dict())
     decay = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
@@ -182,11 +198,15 @@ def pretrain(
         weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
         torch.save({**weights, "step": step, "curve": curve}, partial)
         partial.replace(state_path)
-        record = {"config": asdict(config), "train_tokens": len(stream), "curve": curve}
+        record = {
+            "config": asdict(config), "start": str(start) if start else None,
+            "sources": dict(sources or {}), "train_tokens": len(stream), "curve": curve,
+        }  # fmt: skip
         record_path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     bar = tqdm(total=config.steps, initial=step, disable=not show, desc="pre-training", unit="step")
     running: list[float] = []
+    before, started = (curve[-1]["seconds"] if curve else 0.0), time.monotonic()
     while step < config.steps:
         rng = np.random.default_rng([config.seed, step])
         piece = blocks(stream, config.n_positions, rng, config.batch_size)
@@ -208,10 +228,15 @@ def pretrain(
         bar.update()
         bar.set_postfix(loss=f"{running[-1]:.3f}")
         if step % every == 0 or step == config.steps:
-            perplexity = stream_perplexity(model, test, config.n_positions)
+            perplexity = {
+                name: stream_perplexity(model, tokens[: CURVE * config.n_positions + 1],
+                                        config.n_positions)
+                for name, tokens in tests.items()
+            }  # fmt: skip
             curve.append({
                 "step": step, "tokens": step * config.batch_size * config.n_positions,
                 "train_loss": float(np.mean(running)), "held_out_perplexity": perplexity,
+                "seconds": before + time.monotonic() - started,
             })  # fmt: skip
             running = []
             save()

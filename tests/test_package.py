@@ -22,7 +22,8 @@ PACKAGE = ROOT / "pecrs_lib"
 FLOW = (
     "data", "memory", "config", "metrics", "context", "items", "packing", "negatives", "losses",
     "backbone", "model", "batches", "ranking", "protocol", "checkpoint", "training", "recommend",
-    "generation", "baselines", "evaluation", "assessment", "pretrain", "figures", "cli", "__main__",
+    "generation", "baselines", "evaluation", "assessment", "pretrain", "grammar", "simulate",
+    "figures", "cli", "__main__",
 )  # fmt: skip
 
 

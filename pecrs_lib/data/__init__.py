@@ -10,6 +10,13 @@ from pecrs_lib.data.matching import (
     match_titles,
     most_detailed,
 )
+from pecrs_lib.data.minireel import (
+    Interaction,
+    bundled,
+    load_interactions,
+    load_minireel,
+    load_oracle,
+)
 from pecrs_lib.data.movies import read_catalogue, write_catalogue
 from pecrs_lib.data.processed import read_movie_db, read_processed
 from pecrs_lib.data.readers import FORMATS, read_dialogues
@@ -22,6 +29,7 @@ __all__ = [
     "Catalogue",
     "DataError",
     "Dialogue",
+    "Interaction",
     "Match",
     "MatchReport",
     "Mention",
@@ -30,8 +38,12 @@ __all__ = [
     "Split",
     "Statistics",
     "Utterance",
+    "bundled",
     "check_mentions",
     "describe",
+    "load_interactions",
+    "load_minireel",
+    "load_oracle",
     "match_catalogue",
     "match_titles",
     "most_detailed",

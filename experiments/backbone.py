@@ -1,0 +1,178 @@
+"""The backbones that come with the package: two small language models of films and talk.
+
+    python -m experiments.backbone general  --data FOLDER --out runs/general-tiny --size tiny
+    python -m experiments.backbone dialogue --data FOLDER --out runs/reel-tiny --size tiny \
+        --start runs/general-tiny
+
+Two stages, each resumable: `general` reads films, books, reviews and dialogues of many kinds;
+`dialogue` goes on with what the model is for, people (and MiniReel's simulated people) talking
+about films (Gururangan et al. 2020). FOLDER holds `redial/`, `inspired/`, `movies/` and `text/`;
+see the model card in `data/backbone/` for where each text comes from. No development or test
+dialogue is trained on: `leaked` looks for them, and the run stops if it finds one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import lzma
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments.inspired_data import load
+from pecrs_lib.context import SPEAKER
+from pecrs_lib.data import Dialogue
+from pecrs_lib.data.readers import read_dialogues
+from pecrs_lib.pretrain import EOS, PretrainConfig, dialogue_text, item_documents, pretrain
+
+SIZES = {
+    "tiny": dict(n_layer=4, n_embd=128, n_head=4),
+    "small": dict(n_layer=6, n_embd=256, n_head=4),
+}
+STEPS = {"general": {"tiny": 2500, "small": 1600}, "dialogue": {"tiny": 1200, "small": 800}}
+RATE = {"general": {"tiny": 4e-3, "small": 2e-3}, "dialogue": {"tiny": 2e-3, "small": 1e-3}}
+
+
+def films(path: Path) -> Iterator[str]:
+    """Title, people, genres and plot of a large table of films."""
+    for line in gzip.decompress(path.read_bytes()).decode("utf-8").splitlines():
+        film = json.loads(line)
+        name = f"{film['title']} ({film['year']})" if film.get("year") else film["title"]
+        people = [", ".join((film.get(key) or [])[:5]) for key in ("actors", "directors", "genres")]
+        plots = film.get("plots") or {}
+        for plot in filter(None, (plots.get("tmdb"), plots.get("wiki"))):
+            yield "\n".join(filter(None, [name, *people, plot[:800]])) + EOS
+
+
+def services(path: Path) -> Iterator[str]:
+    """Schema-Guided Dialogue, in the form of our own dialogues."""
+    roles = {"USER": SPEAKER["seeker"], "SYSTEM": SPEAKER["recommender"]}
+    for line in gzip.decompress(path.read_bytes()).decode("utf-8").splitlines():
+        row = json.loads(line)
+        if row["split"] == "train":
+            yield "".join(f"{roles[role]} {text}{EOS}" for role, text in row["turns"])
+
+
+def members(path: Path, start: str) -> Iterator[str]:
+    """The text files of a zip whose name starts so; loose tokenisation is joined again."""
+    with zipfile.ZipFile(path) as archive:
+        for name in sorted(archive.namelist()):
+            if name.startswith(start) and not name.endswith("/"):
+                text = archive.read(name).decode("latin-1")
+                for a, b in ((" ,", ","), (" .", "."), (" ' ", "'"), (" ?", "?"), (" !", "!")):
+                    text = text.replace(a, b)
+                yield text
+
+
+def books(path: Path, n_characters: int) -> Iterator[str]:
+    """The opening of each book, up to `n_characters`."""
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield " ".join(json.loads(line)["text"][2000 : 2000 + n_characters].split()) + EOS
+
+
+def sample(documents: Iterable[str], n: int, rng: np.random.Generator) -> list[str]:
+    """At most n of the documents, without replacement."""
+    documents = list(documents)
+    return [documents[k] for k in rng.permutation(len(documents))[:n]]
+
+
+def leaked(documents: Sequence[str], held_out: Iterable[Dialogue]) -> list[str]:
+    """Ids of held-out dialogues that share two utterances of ten words or more with one document.
+
+    One such utterance may be shared by chance: crowd workers say the same sentence in one
+    dialogue after the other.
+    """
+    said_in: dict[str, set[int]] = {}
+    for k, document in enumerate(documents):
+        for piece in document.split(EOS):
+            said_in.setdefault(_words(piece.split(": ", 1)[-1]), set()).add(k)
+    found = []
+    for d in held_out:
+        said = {_words(u.text) for u in d.utterances if len(u.text.split()) >= 10}
+        places = Counter(k for text in said for k in said_in.get(text, ()))
+        if places and max(places.values()) >= 2:
+            found.append(d.id)
+    return found
+
+
+def _words(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def corpus(stage: str, data: Path) -> tuple[dict[str, list[str]], dict[str, list[Dialogue]]]:
+    """Documents by source, and the held-out dialogues by data set."""
+    rng = np.random.default_rng(0)
+    catalogue, inspired = load(data / "inspired")
+    redial = read_dialogues(data / "redial" / "train.jsonl.gz", "redial")
+    talk = {
+        "ReDial train": [dialogue_text(d) for d in redial],
+        "INSPIRED train": [dialogue_text(d) for d in inspired["train"]],
+    }
+    held_out = {
+        "ReDial valid": read_dialogues(data / "redial" / "valid.jsonl.gz", "redial"),
+        "INSPIRED dev": inspired["dev"],
+        "INSPIRED test": inspired["test"],
+    }
+    text = data / "text"
+    if stage == "general":
+        subjectivity = "".join(members(text / "nltk_subjectivity.zip", "subjectivity/plot"))
+        return {
+            **talk,
+            "films": sample(films(data / "movies" / "movies_merged.jsonl.gz"), 20_000, rng),
+            "Schema-Guided Dialogue": sample(services(text / "sgd_dialogues.jsonl.gz"), 6_000, rng),
+            "movie reviews": [
+                t + EOS for t in members(text / "nltk_movie_reviews.zip", "movie_reviews/pos")
+            ],
+            "plot sentences": [line + EOS for line in subjectivity.splitlines() if line],
+            "books": list(books(text / "books.jsonl.xz", 16_000)),
+        }, held_out
+    from pecrs_lib.data.minireel import load_minireel
+
+    reel, splits = load_minireel()
+    held_out["MiniReel valid"], held_out["MiniReel test"] = splits["valid"], splits["test"]
+    return {
+        **talk,
+        "MiniReel train": [dialogue_text(d) for d in splits["train"]],
+        "MiniReel films": item_documents(reel) * 3,
+        "INSPIRED films": item_documents(catalogue),
+    }, held_out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("stage", choices=STEPS)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--steps", type=int, help="steps of 4,096 tokens")
+    parser.add_argument("--start", type=Path, help="the model to go on from")
+    args = parser.parse_args()
+    sources, held_out = corpus(args.stage, args.data)
+    documents = [text for texts in sources.values() for text in texts]
+    for name, dialogues in held_out.items():
+        if found := leaked(documents, dialogues):
+            raise SystemExit(f"dialogues of {name} stand in the training text: {found[:5]}")
+    steps = args.steps or STEPS[args.stage][args.size]
+    pretrain(
+        documents,
+        {name: [dialogue_text(d) for d in ds] for name, ds in held_out.items() if "test" not in name},
+        args.out,
+        PretrainConfig(
+            **SIZES[args.size], n_positions=512, steps=steps, warmup_steps=steps // 20,
+            learning_rate=RATE[args.stage][args.size],
+        ),
+        start=args.start,
+        sources={name: len(texts) for name, texts in sources.items()},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
