@@ -163,7 +163,7 @@ def main() -> None:
     steps = args.steps or STEPS[args.stage][args.size]
     pretrain(
         documents,
-        {name: [dialogue_text(d) for d in ds] for name, ds in held_out.items() if "test" not in name},
+        {n: [dialogue_text(d) for d in ds] for n, ds in held_out.items() if "test" not in n},
         args.out,
         PretrainConfig(
             **SIZES[args.size], n_positions=512, steps=steps, warmup_steps=steps // 20,

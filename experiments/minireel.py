@@ -19,6 +19,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def distinct_2(dialogues: Sequence[Dialogue], n: int) -> float:
     for d in dialogues:
         for u in d.utterances:
             words = re.findall(r"[a-z0-9']+|[.,!?]", u.text.lower())
-            pairs += zip(words, words[1:], strict=False)
+            pairs += pairwise(words)
         if len(pairs) >= n:
             break
     return len(set(pairs[:n])) / len(pairs[:n])

@@ -30,13 +30,18 @@ class Knobs:
     """What makes a simulated corpus harder, longer or noisier."""
 
     popularity: float = 0.45  # skew of fame: a film of fame rank r weighs (r + 3)^-popularity
-    sharpness: float = 4.0  # how closely recommendations follow the taste (0: fame alone)
-    intuition: float = 0.6  # weight of taste not yet said; at 0 words would tell all there is
+    sharpness: float = 5.0  # how closely recommendations follow the taste (0: fame alone)
+    intuition: float = 0.2  # weight of taste not yet said; at 0 words would tell all there is
     miss: float = 0.1  # recommendations that ignore the taste, as people's do
     repeat: float = 0.12  # recommendations of a film already named
     talkativeness: float = 1.0  # scales rounds, explanations and small talk
     noise: float = 0.055  # slips per word of the average typist
     change: float = 0.12  # seekers who change their mind on the way
+    theme_films: int = 24  # themes of fewer films are nobody's taste: too rare to be learned
+    person_films: int = 7  # the same for people
+    habit: float = 2.0  # the k-th name of a theme or genre is said (1 + k)^-habit as often
+    drift: float = 0.6  # films named by the seeker that fit the person, but not today's mood
+    openness: int = 3  # most parts of a taste that a seeker says at once
     visits: float = 3.0  # mean dialogues per seeker
     cold: int = 30  # films that only test dialogues may name
 
@@ -77,7 +82,10 @@ class World:
         self.fame = (np.array([f["fame"] for f in films]) + 3.0) ** -knobs.popularity
         described = [_describe(m, f["themes"]) for m, f in zip(catalogue, films, strict=True)]
         every = [name for names in described for name in names]
-        self.names = sorted(name for name in set(every) if every.count(name) >= 3)
+        least = {"genre": 5, "theme": knobs.theme_films, "person": knobs.person_films, "era": 1}
+        self.names = sorted(
+            name for name in set(every) if every.count(name) >= least[name.split(":")[0]]
+        )
         column = {name: k for k, name in enumerate(self.names)}
         self.features = np.zeros((len(catalogue), len(column)))
         for j, names in enumerate(described):
@@ -204,7 +212,7 @@ class _Conversation(_Speaker):
             "clause": lambda: clause(movie.plot),
             "person": lambda: people[0],
             "person2": lambda: people[1],
-            "taste": lambda: rng.choice(world.words[taste or 0]),
+            "taste": lambda: self.word(taste or 0),
         }
         for name, row in zip(("film", "film2"), rows, strict=False):
             slots[name] = lambda row=row: f"@{world.catalogue[row].id}"
@@ -213,13 +221,19 @@ class _Conversation(_Speaker):
             self.turns.append((role, []))
         self.turns[-1][1].append(text)
 
+    def word(self, column: int) -> str:
+        """What a part of the taste is called: some names are more common than others."""
+        words = self.world.words[column]
+        (chosen,) = self.rng.choices(words, [(1 + k) ** -self.knobs.habit for k in range(len(words))])
+        return chosen
+
     def name(self, row: int, by: str, seen: int, liked: int) -> None:
         form = self.named.setdefault(row, {"suggested": int(by == "recommender")})
         form.update(seen=seen, liked=liked)
 
     # -- the seeker -------------------------------------------------------------------------------
 
-    def reveal(self, most: int = 2) -> None:
+    def reveal(self, most: int) -> None:
         """Say up to `most` parts of the mood that nobody has heard, else name a film."""
         hidden = [k for k, w in self.mood.items() if k not in self.known and w > 0]
         self.rng.shuffle(hidden)
@@ -241,7 +255,7 @@ class _Conversation(_Speaker):
             self.name(row, "seeker", 1, 0)
 
     def name_liked(self) -> None:
-        p = self.fitting(self.mood)
+        p = self.fitting(self.seeker.taste if self.chance(self.knobs.drift) else self.mood)
         p[list(self.named)] = 0
         rows = [self.draw(p)]
         if self.chance(0.3):
@@ -347,7 +361,7 @@ class _Conversation(_Speaker):
             self.say(second, "offer")
         if self.chance(0.3):
             self.say("seeker", "fine" if second == "seeker" else "talk")
-        self.reveal()
+        self.reveal(self.knobs.openness)
         asked = False
         for _ in range(2 + int(self.np.poisson(2.5 * talk))):
             if not asked and self.chance(0.25):
@@ -368,7 +382,7 @@ class _Conversation(_Speaker):
             if self.chance(self.knobs.change / 2):
                 self.say("seeker", "change")
                 self.mood, self.known = self.new_mood(), set()
-                self.reveal()
+                self.reveal(self.knobs.openness)
         self.say("seeker", "thanks")
         self.say("recommender", "bye")
         if self.chance(0.6):
