@@ -33,7 +33,8 @@ from pecrs_lib.data.jsonl import write_bytes
 from pecrs_lib.data.minireel import SPLITS, load_minireel, load_oracle
 from pecrs_lib.data.movies import read_catalogue
 from pecrs_lib.evaluation import as_records, predict, recall_table
-from pecrs_lib.simulate import Knobs, Simulation, simulate
+from pecrs_lib.simulate import Simulation, simulate
+from pecrs_lib.world import Knobs
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "data" / "minireel"
@@ -66,7 +67,7 @@ def lines(rows: Iterable[Any]) -> bytes:
 # -- what the corpus is like ----------------------------------------------------------------------
 
 
-def distinct_2(dialogues: Sequence[Dialogue], n: int) -> float:
+def distinct_2(dialogues: Sequence[Dialogue], n: int) -> float | None:
     """Distinct bigrams over bigrams, in the first n of them (the ratio falls with length)."""
     pairs: list[tuple[str, str]] = []
     for d in dialogues:
@@ -75,7 +76,7 @@ def distinct_2(dialogues: Sequence[Dialogue], n: int) -> float:
             pairs += pairwise(words)
         if len(pairs) >= n:
             break
-    return len(set(pairs[:n])) / len(pairs[:n])
+    return len(set(pairs[:n])) / n if len(pairs) >= n else None
 
 
 def statistics(dialogues: list[Dialogue]) -> dict[str, float]:
@@ -89,7 +90,7 @@ def statistics(dialogues: list[Dialogue]) -> dict[str, float]:
         "films named per dialogue": counts.mentions / counts.dialogues,
         "by the recommender": sum(len(u.mentions) for u in named if u.role == "recommender")
         / counts.dialogues,
-    }
+    } | {f"distinct-2 of {n:,}": d for n in (100_000, 500_000) if (d := distinct_2(dialogues, n))}
 
 
 def difficulty(catalogue: Catalogue, splits: dict[str, list[Dialogue]]) -> list[dict[str, Any]]:
@@ -213,14 +214,8 @@ def main() -> None:
             "ReDial (as many)": [redial[k] for k in order],
             "INSPIRED train": load_inspired(args.data / "inspired")[1]["train"],
         }
-        n = 100_000
-        found["statistics"]["MiniReel"][f"distinct-2 of {n:,}"] = distinct_2(reel, n)
-        found["statistics"]["MiniReel"]["distinct-2 of 500,000"] = distinct_2(reel, 500_000)
         for name, dialogues in others.items():
             found["statistics"][name] = statistics(dialogues)
-            found["statistics"][name][f"distinct-2 of {n:,}"] = distinct_2(dialogues, n)
-            if name.startswith("ReDial"):
-                found["statistics"][name]["distinct-2 of 500,000"] = distinct_2(dialogues, 500_000)
     RESULT.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     card(found)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from pecrs_lib.context import SPECIAL_TOKENS, DialogueTokenizer
+from pecrs_lib.data.minireel import bundled
+from pecrs_lib.data.schema import DataError
 
+# DEVIATION: the paper does not say where the four vectors start; here, as words of that meaning.
+START = {"[ITEM]": " film", "[SEP]": ",", "[REC]": "[", "[REC_END]": "]"}
 ADAPTER = "default"
 
 
@@ -55,13 +59,15 @@ class Backbone(nn.Module):
         lora_rank: int = 16,
         lora_alpha: int = 32,
         lora_dropout: float = 0.0,
+        lora_targets: str | None = None,
         adapter: str | Path | None = None,
         fingerprint: str | None = None,
     ) -> Backbone:
         """Load a folder or a hub name, add LoRA to query and value and the four tokens.
 
         Args:
-            name: anything `AutoModelForCausalLM.from_pretrained` takes.
+            name: anything `AutoModelForCausalLM.from_pretrained` takes, or the name of a model
+                that comes with the package ("reel-tiny").
             dtype: of the frozen weights; adapters stay float32.
             adapter: folder written by `save`, instead of fresh adapters.
             fingerprint: of the weights the adapters belong to; checked when given.
@@ -70,6 +76,7 @@ class Backbone(nn.Module):
             BackboneError: no such model, damaged weights, no tokenizer beside them, other weights
                 than the fingerprint says, or embeddings and hidden states of different size.
         """
+        name = _place(name)
         try:
             config = AutoConfig.from_pretrained(name)
             if getattr(config, "activation_function", None) == "gelu_new":
@@ -102,12 +109,13 @@ class Backbone(nn.Module):
                 "point backbone= at the original"
             )
         tok = DialogueTokenizer(tokenizer, first_special=rows)
-        _append_rows(model, len(SPECIAL_TOKENS))
+        _append_rows(model, [tok.encode([START[name]])[0] for name in SPECIAL_TOKENS])
         lora = LoraConfig(
             task_type="CAUSAL_LM",
             r=lora_rank,
             lora_alpha=lora_alpha,
             lora_dropout=lora_dropout,
+            target_modules=lora_targets,
             fan_in_fan_out=model.config.model_type == "gpt2",  # its layers are Conv1D
             trainable_token_indices=_token_layers(model, tok.special_ids),
         )
@@ -246,19 +254,28 @@ class Backbone(nn.Module):
                 adapter.merged_adapters.remove(ADAPTER)
 
 
-def _append_rows(model: Any, n: int) -> None:
-    """Grow the vocabulary by n rows drawn like the others, the same ones every time."""
+def _place(name: str) -> str:
+    """The folder of a model that comes with the package, or the name as it is."""
+    if "/" in name or Path(name).exists():
+        return name
+    try:
+        return str(bundled(f"backbone/{name}"))
+    except DataError:
+        return name
+
+
+def _append_rows(model: Any, meaning: Sequence[Sequence[int]]) -> None:
+    """Grow the vocabulary by rows that start as the mean of the given tokens' rows."""
     rows = model.get_input_embeddings().weight.shape[0]
-    model.resize_token_embeddings(rows + n, mean_resizing=False)
+    model.resize_token_embeddings(rows + len(meaning), mean_resizing=False)
     both = (model.get_input_embeddings(), model.get_output_embeddings())
     tables = {id(table.weight): table for table in both}  # one where they are tied
     for table in tables.values():
         with torch.no_grad():
-            words = table.weight[:-n].float()
-            noise = torch.randn(n, words.shape[1], generator=torch.Generator().manual_seed(0))
-            table.weight[-n:] = (words.mean(0) + noise * words.std(0)).to(table.weight.dtype)
-            if getattr(table, "bias", None) is not None:
-                table.bias[-n:] = table.bias[:-n].mean()
+            for row, ids in enumerate(meaning, start=rows):
+                table.weight[row] = table.weight[list(ids)].mean(0)
+                if getattr(table, "bias", None) is not None:
+                    table.bias[row] = table.bias[list(ids)].mean()
 
 
 def _token_layers(model: Any, ids: list[int]) -> dict[str, list[int]]:

@@ -26,7 +26,7 @@ def make_batch(
 
     def draw(m: int | None) -> torch.Tensor:
         return draw_negatives(
-            n_items, batch.positive, group, m,
+            n_items, group, m,
             generator=generator, share_over_batch=config.share_over_batch,
         )  # fmt: skip
 

@@ -113,6 +113,8 @@ def load_checkpoint(
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 parameter.copy_(trained[name])
+        for name, buffer in model.head_buffers().items():
+            buffer.copy_(saved.head_buffers()[name])
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     return Progress(**state["progress"])

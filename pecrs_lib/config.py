@@ -18,6 +18,7 @@ class Config:
     backbone: str = "gpt2"  # any decoder-only LM: a folder or a hub name
     dtype: str = "float32"  # of the frozen backbone; "bfloat16" where matrix products are faster
     lora_rank: int = 16  # on query and value: 590 k weights at GPT-2 small
+    lora_targets: str | None = None  # None: query and value; "all-linear": every linear layer
     lora_alpha: int = 32
     lora_dropout: float = 0.0
 
@@ -33,6 +34,8 @@ class Config:
     share_over_batch: bool = True  # one draw for all turns of a batch (section 3.6)
     share_over_tasks: bool = True  # the same draw for retrieval and re-ranking (section 3.6)
     refresh_items: int = 0  # 0: item features with adapters off, once; k: adapters on, each k steps
+
+    rerank_from_retrieval: bool = False  # start r from the retrieval score; the paper does not
 
     alpha: float = 0.15  # weight of the retrieval loss (Eq 8)
     beta: float = 0.85  # weight of the re-rank loss
@@ -93,6 +96,18 @@ class Config:
 PAPER_SMALL = Config(backbone="gpt2")  # ReDial: 10 epochs; for INSPIRED use .with_(epochs=20)
 PAPER_MEDIUM = PAPER_SMALL.with_(backbone="gpt2-medium")
 TINY = Config(  # a small backbone on two cores: higher rates because there is less to disturb
+    backbone="reel-tiny",  # comes with the package
+    lora_rank=64,  # a small model has little to recombine: adapt all of it
+    lora_alpha=128,
+    lora_targets="all-linear",
+    context_tokens=192,
+    utterance_tokens=96,
+    window=512,  # the positions it has
+    item_tokens=128,
+    negatives=16,  # re-ranked in the language model, which is what costs
+    retrieval_negatives=None,  # item features are cached, so the whole catalogue costs little
+    share_over_tasks=False,
+    rerank_from_retrieval=True,
     learning_rate=1e-3,
     head_learning_rate=1e-3,
     batch_size=8,

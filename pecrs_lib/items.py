@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pecrs_lib.context import DialogueTokenizer
 from pecrs_lib.data.schema import Catalogue, Movie
+from pecrs_lib.heads import Head, Standardise
 
 FIELDS = ("title", "actors", "directors", "genres", "plot")
 Progress = Callable[[Iterable[slice]], Iterable[slice]]
@@ -113,22 +114,6 @@ def pool(C: Tensor, w: Tensor, mask: Tensor) -> Tensor:
     return (score.softmax(-1)[:, None] @ C)[:, 0]  # (n, 1, L) @ (n, L, D) -> (n, D)
 
 
-class Head(nn.Sequential):
-    """Two-layer MLP with ReLU, the form of f, g and h_item: (…, D) -> (…, D_out).
-
-    DEVIATION: a layer norm without weights stands in front. A few dimensions of GPT-2's last
-    layer are a hundred times larger than the rest and would be all the MLP sees.
-    """
-
-    def __init__(self, dim: int, out: int) -> None:
-        super().__init__(
-            nn.LayerNorm(dim, elementwise_affine=False),
-            nn.Linear(dim, dim),
-            nn.ReLU(),
-            nn.Linear(dim, out),
-        )
-
-
 class ItemEncoder(nn.Module):
     """v_j = h_item(wᵀ·C_j), Eq 1.
 
@@ -138,20 +123,25 @@ class ItemEncoder(nn.Module):
             because the LM reads them among words.
     """
 
+    scale: Tensor
+
     def __init__(self, dim: int, scale: float) -> None:
         super().__init__()
         self.w = nn.Parameter(torch.zeros(dim))
-        self.h_item = Head(dim, dim)
-        with torch.no_grad():
-            sample = self.h_item(torch.randn(256, dim, generator=torch.Generator().manual_seed(0)))
-            last = self.h_item[-1]
-            assert isinstance(last, nn.Linear)
-            last.weight.mul_(scale / sample.std())
-            last.bias.mul_(scale / sample.std())
+        self.standardise = Standardise(dim)
+        self.h_item = Head(dim)
+        self.register_buffer("scale", torch.tensor(scale))
+
+    @torch.no_grad()
+    def fit(self, features: ItemFeatures, chunk: int = 512) -> None:
+        """Standardise by the pooled features of a catalogue: once, before training."""
+        rows = torch.arange(len(features), device=features.offset.device)
+        parts = [pool(C, self.w, m) for C, m in map(features.gather, rows.split(chunk))]
+        self.standardise.fit(torch.cat(parts))
 
     def forward(self, C: Tensor, mask: Tensor) -> Tensor:
         """(n, L, D) token features and their mask (n, L) -> (n, D) item vectors."""
-        return self.h_item(pool(C, self.w, mask))
+        return self.scale * self.h_item(self.standardise(pool(C, self.w, mask)))
 
     def catalogue(self, features: ItemFeatures, chunk: int = 512) -> Tensor:
         """(N, D) vectors of the whole catalogue, a length-sorted chunk of items at a time."""

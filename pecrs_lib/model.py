@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from pecrs_lib.backbone import Backbone
 from pecrs_lib.config import Config
 from pecrs_lib.data.schema import Catalogue
+from pecrs_lib.heads import Head, Standardise, mlp
 from pecrs_lib.items import (
-    Head,
     ItemEncoder,
     ItemFeatures,
     Progress,
@@ -35,6 +35,7 @@ from pecrs_lib.losses import (
     response_loss,
     retrieval_loss,
 )
+from pecrs_lib.negatives import own_item
 from pecrs_lib.packing import Batch, additive, visible
 
 
@@ -73,8 +74,10 @@ class PECRS(nn.Module):
         dim = backbone.dim
         table = backbone.embed(torch.arange(min(4096, backbone.tokenizer.item)))
         self.items = ItemEncoder(dim, float(table.detach().float().std()))
-        self.f = Head(dim, dim)
-        self.g = Head(dim, 1)
+        self.standardise_d = Standardise(dim)
+        self.standardise_q = Standardise(dim)
+        self.f = Head(dim)
+        self.g = mlp(dim, 1)
         limit = backbone.max_positions
         if limit is not None and config.window > limit:
             raise ValueError(
@@ -87,19 +90,28 @@ class PECRS(nn.Module):
         """Fresh adapters and heads on `config.backbone`; heads are drawn with `config.seed`."""
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
+            c = config
             backbone = Backbone.load(
-                config.backbone,
-                dtype=getattr(torch, config.dtype),
-                lora_rank=config.lora_rank,
-                lora_alpha=config.lora_alpha,
-                lora_dropout=config.lora_dropout,
-            )
+                c.backbone, dtype=getattr(torch, c.dtype), lora_rank=c.lora_rank,
+                lora_alpha=c.lora_alpha, lora_dropout=c.lora_dropout, lora_targets=c.lora_targets,
+            )  # fmt: skip
             return cls(config, backbone)
 
     # -- saving and loading ---------------------------------------------------------------------
 
     def _heads(self) -> dict[str, nn.Module]:
-        return {"items": self.items, "f": self.f, "g": self.g}
+        return {
+            "items": self.items, "f": self.f, "g": self.g,
+            "standardise_d": self.standardise_d, "standardise_q": self.standardise_q,
+        }  # fmt: skip
+
+    def head_buffers(self) -> dict[str, Tensor]:
+        """Statistics of the standardisations: not trained, but part of the model."""
+        return {
+            f"{name}.{key}": buffer
+            for name, head in self._heads().items()
+            for key, buffer in head.named_buffers()
+        }
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Adapters, token vectors, heads (safetensors) and config; not the backbone."""
@@ -154,8 +166,9 @@ class PECRS(nn.Module):
     @property
     def window_limits(self) -> dict[str, int]:
         """Limits of `context.windows_of`, from the configuration."""
-        names = ("context_tokens", "utterance_tokens", "window")
-        return {name: getattr(self.config, name) for name in names}
+        return {
+            n: getattr(self.config, n) for n in ("context_tokens", "utterance_tokens", "window")
+        }
 
     @property
     def device(self) -> torch.device:
@@ -167,9 +180,9 @@ class PECRS(nn.Module):
         for name, p in self.backbone.named_parameters():
             part = "tokens" if "trainable_tokens" in name else "LoRA" if "lora_" in name else ""
             count[part if p.requires_grad else "frozen"] += p.numel()
-        for name, head in {"items": self.items, "f": self.f, "g": self.g}.items():
+        for name, head in self._heads().items():
             count[name] = sum(p.numel() for p in head.parameters())
-        return count
+        return {name: n for name, n in count.items() if n}
 
     @property
     def trainable_share(self) -> float:
@@ -237,13 +250,23 @@ class PECRS(nn.Module):
         mask = additive(visible(batch.layout, batch.layout), x.dtype)
         return self.backbone(x, batch.position, mask, cache)
 
+    def project(self, d: Tensor) -> Tensor:
+        """f(d_t) of the LM's outputs at ``[REC]``: (…, D) -> (…, D)."""
+        return self.f(self.standardise_d(d.float()))
+
     def query(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(P, D) f(d_t) for the points of a batch."""
-        return self.f(hidden[batch.query_row, batch.query_column].float())
+        return self.project(hidden[batch.query_row, batch.query_column])
 
-    def candidate_scores(self, hidden: Tensor) -> Tensor:
-        """r_j = g(q_j) with q_j = f(LM output): (…, D) -> (…)."""
-        return self.g(self.f(hidden.float()))[..., 0]
+    def candidate_scores(self, hidden: Tensor, distance: Tensor) -> Tensor:
+        """r_j of candidates: LM outputs (…, D) and their distances to the query (…) -> (…).
+
+        r_j = g(q_j), q_j = f(LM output). DEVIATION: with `rerank_from_retrieval` the score
+        starts from what retrieval says, r_j = g(q_j) - distance_j / temperature; g corrects it.
+        """
+        r = self.g(self.f(self.standardise_q(hidden.float())))[..., 0]
+        share = self.config.rerank_from_retrieval / self.config.temperature
+        return r - share * distance.detach()
 
     def token_nll(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(R,) −log p of every scored response token; logits exist at these positions only."""
@@ -255,15 +278,18 @@ class PECRS(nn.Module):
         present = torch.zeros(len(features), dtype=torch.bool, device=self.device)
         present[batch.item[batch.item >= 0]] = True
         present[batch.retrieval_negative] = True
-        rows = present.nonzero()[:, 0]
         row_of = present.cumsum(0) - 1  # catalogue row -> row of v
+        rows = present.nonzero()[:, 0]
         v = self.items(*features.gather(rows)) if len(rows) else features.values[:0].float()
         hidden = self.hidden(batch, v, row_of)
 
         d = self.query(hidden, batch)
+        to_v = pairwise_angular_distance(d, v)  # (P, n)
         against = torch.cat([batch.positive[:, None], batch.retrieval_negative], 1)
-        distance = pairwise_angular_distance(d, v).gather(1, row_of[against])  # (P, 1 + M')
-        r = self.candidate_scores(hidden[batch.query_row[:, None], batch.candidate_column])
+        distance = to_v.gather(1, row_of[against]).masked_fill(own_item(against), torch.inf)
+        q = hidden[batch.query_row[:, None], batch.candidate_column]
+        r = self.candidate_scores(q, to_v.gather(1, row_of[batch.candidate]))
+        r = r.masked_fill(own_item(batch.candidate), -torch.inf)
         nll = self.token_nll(hidden, batch)
         return Losses(
             recall=retrieval_loss(distance, self.config.temperature, batch.responses),

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from pecrs_lib.context import SPEAKER
-from pecrs_lib.data.schema import Catalogue, Dialogue
+from pecrs_lib.data.schema import Catalogue, Dialogue, Utterance
 from pecrs_lib.items import item_fields
 from pecrs_lib.memory import keep_freed_memory
 
@@ -49,11 +49,20 @@ class PretrainConfig:
 
 
 def dialogue_text(dialogue: Dialogue) -> str:
-    """A dialogue as the model will read it: speaker, text, end of utterance."""
+    """A dialogue as the model will read it: films named, speaker, text, end of utterance.
+
+    The films stand in front in brackets, as their vectors will in `context`; so the language model
+    learns which film comes next before it learns how to say so.
+    """
     return "".join(
-        f"{SPEAKER[u.role]} {' '.join(u.text.replace(EOS, ' ').split())}{EOS}"
+        f"{_films(u)}{SPEAKER[u.role]} {' '.join(u.text.replace(EOS, ' ').split())}{EOS}"
         for u in dialogue.utterances
     )
+
+
+def _films(u: Utterance) -> str:
+    named = dict.fromkeys(u.text[m.start : m.end] for m in u.mentions if m.start is not None)
+    return f"[{', '.join(named)}] " if named else ""
 
 
 def item_documents(catalogue: Catalogue) -> list[str]:

@@ -93,6 +93,7 @@ def score_candidates(
     row: Tensor,
     column: Tensor,
     candidate: Tensor,
+    distance: Tensor,
     v: Tensor,
     *,
     chunk: int = 128,
@@ -102,6 +103,7 @@ def score_candidates(
     Args:
         row, column: (Q,) where the ``[REC]`` of each turn stands.
         candidate: (Q, M) catalogue rows.
+        distance: (Q, M) of each to the query.
         v: (N, D) item vectors.
         chunk: candidates of one row of the batch in one forward pass; changes no score.
 
@@ -119,6 +121,8 @@ def score_candidates(
     slot = (place * M)[:, None] + torch.arange(M, device=device)  # (Q, M)
     item = torch.zeros(B, width, dtype=torch.int64, device=device)
     limit = torch.zeros(B, width, dtype=torch.int64, device=device)
+    far = torch.zeros(B, width, device=device)
+    far[row[:, None], slot] = distance
     item[row[:, None], slot] = candidate
     limit[row[:, None], slot] = column[:, None].expand(Q, M)
 
@@ -134,7 +138,7 @@ def score_candidates(
         mask = additive(visible(layout, _side_by_side(trunk.batch.layout, layout)), x.dtype)
         hidden = model.backbone(x, position, mask, trunk.cache)
         trunk.cache.crop(-x.shape[1])
-        score[:, span] = model.candidate_scores(hidden)
+        score[:, span] = model.candidate_scores(hidden, far[:, span])
     return score[row[:, None], slot]
 
 
@@ -156,9 +160,9 @@ def rank(
     """
     if candidates < 1:
         raise ValueError(f"candidates must be at least 1, got {candidates}")
-    d = model.f(trunk.hidden[row, column].float())
-    distance = pairwise_angular_distance(d, v)
+    distance = pairwise_angular_distance(model.project(trunk.hidden[row, column]), v)
     nearest = retrieval_order(distance)[:, : min(candidates, len(v))]
-    r = score_candidates(model, trunk, row, column, nearest, v, chunk=chunk)
+    near = distance.gather(1, nearest)
+    r = score_candidates(model, trunk, row, column, nearest, near, v, chunk=chunk)
     order = r.argsort(dim=1, descending=True, stable=True)
     return Ranking(nearest.gather(1, order), r.gather(1, order), order, distance)

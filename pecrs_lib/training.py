@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from pecrs_lib.batches import epoch_batches, fingerprint, make_batch
+from pecrs_lib.calibration import calibrate
 from pecrs_lib.checkpoint import Progress, load_checkpoint, replace_folder, save_checkpoint
 from pecrs_lib.context import Window
 from pecrs_lib.data.schema import Catalogue, Dialogue
@@ -101,6 +102,7 @@ class Trainer:
             )
         self.cache_dir = cache_dir or self.out / "cache"
         self.features = self._encode_items(model)
+        calibrate(model, self.train_windows, self.features)
         head = self.config.head_learning_rate or self.config.learning_rate
         own = [p for p in model.backbone.parameters() if p.requires_grad]
         heads = [p for part in (model.items, model.f, model.g) for p in part.parameters()]

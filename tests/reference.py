@@ -23,7 +23,7 @@ class PointResult:
 
     decision: Tensor | None  # nll of [REC] or System: as the turn's first token
     nll: Tensor  # (tokens of the response,)
-    distance: Tensor | None = None  # (1 + M',)
+    distance: Tensor | None = None  # (1 + M',) to the item and to every negative given
     score: Tensor | None = None  # (1 + M,)
 
 
@@ -51,6 +51,19 @@ def run(model: PECRS, x: Tensor, candidates: Tensor | None = None) -> Tensor:
     return model.backbone(x[None], position[None], torch.tensor(mask)[None, None])[0]
 
 
+def query(model: PECRS, hidden: Tensor) -> Tensor:
+    """(D,) f of the standardised output at [REC]."""
+    return model.f((hidden - model.standardise_d.mean) / model.standardise_d.std)
+
+
+def candidate_score(model: PECRS, hidden: Tensor, distance: Tensor) -> Tensor:
+    """() g of f of the standardised output; from the retrieval score on, where configured."""
+    q = model.f((hidden - model.standardise_q.mean) / model.standardise_q.std)
+    if model.config.rerank_from_retrieval:
+        return -distance.detach() / model.config.temperature + model.g(q)[0]
+    return model.g(q)[0]
+
+
 def points_of(window: Window, turn: Turn) -> list[int | None]:
     return list(turn.items) or [None]
 
@@ -75,13 +88,16 @@ def three_passes(
     distance = score = None
     if item is not None:
         D_t = embed(model, torch.cat([past, rec]), torch.cat([past_slot, none]), v)
-        d = model.f(run(model, D_t)[-1])
+        d = query(model, run(model, D_t)[-1])
         rows = torch.cat([torch.tensor([item]), retrieval_negative])
         distance = torch.stack([angular_distance(d, v[j]) for j in rows])
         # pass 2: the candidates (Eq 5)
         rows = torch.cat([torch.tensor([item]), rerank_negative])
         out = run(model, D_t, v[rows])[len(D_t) :]
-        score = torch.stack([model.g(model.f(h))[0] for h in out])
+        score = torch.stack([
+            candidate_score(model, h, angular_distance(d, v[j]))
+            for h, j in zip(out, rows, strict=True)
+        ])  # fmt: skip
 
     # pass 3: the response (Eq 6, 7)
     response = token[turn.response : turn.end][:response_tokens]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pecrs_lib.backbone import Backbone, BackboneError
 from tests.toys import KINDS, save_tiny_backbone, tiny_config
@@ -102,6 +102,25 @@ def test_training_mode_reaches_the_dropout_of_the_adapters_only(folder):
     on = {n for n, m in backbone.lm.named_modules() if m.training}
     assert on and all("lora_dropout" in n for n in on)
     assert not [n for n, m in backbone.eval().lm.named_modules() if m.training]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_the_four_rows_start_as_words_of_that_meaning(kind, folders):
+    """Rows of the embedding and, where it is not tied, of the head."""
+    backbone = load(folders[kind])
+    plain, tokenizer = (
+        c.from_pretrained(folders[kind]) for c in (AutoModelForCausalLM, AutoTokenizer)
+    )
+    tables = [plain.get_input_embeddings().weight, plain.get_output_embeddings().weight]
+    assert (tables[0] is tables[1]) == TIED[kind]
+    # in the order [ITEM], [SEP], [REC], [REC_END]
+    ids = [tokenizer(w, add_special_tokens=False)["input_ids"] for w in (" film", ",", "[", "]")]
+    rows_in, rows_out = (torch.stack([t[i].mean(0) for i in ids]) for t in tables)
+    special, hidden = torch.tensor(backbone.tokenizer.special_ids), torch.randn(5, backbone.dim)
+    torch.testing.assert_close(backbone.embed(special), rows_in, atol=1e-6, rtol=1e-6)
+    logits = backbone.logits(hidden)[:, -4:]
+    torch.testing.assert_close(logits, hidden @ rows_out.T, atol=1e-5, rtol=1e-5)
+    assert torch.equal(backbone.embed(torch.tensor(ids[1])), tables[0][ids[1]]), "words stay"
 
 
 # -- our readings of peft's modules ---------------------------------------------------------------

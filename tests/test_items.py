@@ -13,7 +13,6 @@ from pecrs_lib.backbone import Backbone
 from pecrs_lib.data import Catalogue, Movie
 from pecrs_lib.items import (
     FIELDS,
-    Head,
     ItemEncoder,
     ItemFeatures,
     cached_features,
@@ -174,13 +173,33 @@ def test_item_vectors_start_on_the_scale_of_words(scale):
     assert 0.9 * scale < v.std() < 1.1 * scale
 
 
-def test_head_is_layer_norm_linear_relu_linear():
-    head, x = Head(D, 3), torch.randn(4, 2, D)
-    assert sum(p.numel() for p in head.parameters()) == D * D + D + 3 * D + 3
-    centred = x - x.mean(-1, keepdim=True)
-    normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-    slow = (normed @ head[1].weight.T + head[1].bias).clamp_min(0) @ head[3].weight.T + head[3].bias
-    torch.testing.assert_close(head(x), slow, atol=1e-6, rtol=1e-5)
+def test_item_vectors_are_scaled_heads_of_standardised_pools():
+    features, encoder = toy_features(), ItemEncoder(D, scale=0.3)
+    encoder.fit(features)
+    with torch.no_grad():
+        for p in encoder.parameters():
+            p.add_(torch.randn(p.shape))
+    C, mask = features.gather(torch.arange(17))
+    z = (pool(C, encoder.w, mask) - encoder.standardise.mean) / encoder.standardise.std
+    slow = 0.3 * (z + encoder.h_item.mlp(z))
+    torch.testing.assert_close(encoder(C, mask), slow, atol=1e-6, rtol=1e-5)
+    assert "scale" not in dict(encoder.named_parameters()) and "scale" in encoder.state_dict()
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 512])
+def test_fit_standardises_the_pooled_features_of_the_catalogue(chunk):
+    features, encoder = toy_features(), ItemEncoder(D, scale=0.3)
+    torch.nn.init.normal_(encoder.w)
+    encoder.fit(features, chunk=chunk)
+    C, mask = features.gather(torch.arange(17))
+    pooled = pool(C, encoder.w, mask)
+    assert (pooled.mean(0).abs() > 0.05).any() and (pooled.std(0) - 1).abs().min() > 0.05
+    z = encoder.standardise(pooled)
+    torch.testing.assert_close(z.mean(0), torch.zeros(D), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.std(0, correction=0), torch.ones(D), atol=1e-5, rtol=0)
+    v = encoder.catalogue(features)  # so the catalogue starts on the scale of words
+    torch.testing.assert_close(v.std(0, correction=0), torch.full((D,), 0.3), atol=1e-5, rtol=0)
+    assert not encoder.standardise.mean.requires_grad
 
 
 # -- features -------------------------------------------------------------------------------------

@@ -1,14 +1,13 @@
-"""Negatives: never a positive, never twice, shared where they should be, and repeatable."""
+"""Negatives: the whole catalogue, never twice, shared where they should be, and repeatable."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from pecrs_lib.negatives import draw_negatives
+from pecrs_lib.negatives import draw_negatives, own_item
 
 N = 20
-POSITIVE = torch.tensor([3, 7, 7, 0, 19])
 GROUP = torch.tensor([10, 10, 42, 11, 42])  # turns {0, 1}, {2, 4}, {3}
 EMPTY = torch.empty(0, dtype=torch.int64)
 
@@ -18,17 +17,16 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def draw(m: int | None, seed: int = 0, **options) -> torch.Tensor:
-    return draw_negatives(N, POSITIVE, GROUP, m, generator=rng(seed), **options)
+    return draw_negatives(N, GROUP, m, generator=rng(seed), **options)
 
 
 @pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize("m", [1, 5, 16, None])
-def test_never_a_positive_of_the_batch_and_never_twice(share, m):
+@pytest.mark.parametrize("m", [1, 5, N, None])
+def test_rows_of_the_catalogue_and_never_one_twice(share, m):
     for seed in range(20):
         drawn = draw(m, seed, share_over_batch=share)
-        assert drawn.shape == (5, 16 if m is None else m) and drawn.dtype == torch.int64
+        assert drawn.shape == (5, m or N) and drawn.dtype == torch.int64
         assert drawn.min() >= 0 and drawn.max() < N
-        assert not torch.isin(drawn, POSITIVE).any()
         assert all(len(row.unique()) == len(row) for row in drawn)
 
 
@@ -42,37 +40,37 @@ def test_one_draw_for_the_batch_or_one_for_each_turn():
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_none_is_the_whole_rest(share):
-    rest = [j for j in range(N) if j not in POSITIVE.tolist()]
+def test_none_is_everything(share):
     for row in draw(None, share_over_batch=share):
-        assert row.tolist() == rest
+        assert row.tolist() == list(range(N))
+    weight = torch.ones(N)
+    weight[[0, 4, 19]] = 0
+    for row in draw(None, share_over_batch=share, weight=weight):
+        assert row.tolist() == [j for j in range(N) if j not in (0, 4, 19)]
 
 
 @pytest.mark.parametrize("share", [True, False])
 def test_the_same_seed_draws_the_same(share):
     a, b, c = (draw(8, seed, share_over_batch=share) for seed in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c)
-    generator, state = rng(), torch.random.get_rng_state()
-    draw_negatives(N, POSITIVE, GROUP, 8, generator=generator, share_over_batch=share)
+    state = torch.random.get_rng_state()
+    draw(8, share_over_batch=share)
     assert torch.equal(torch.random.get_rng_state(), state), "the global generator is left alone"
 
 
 @pytest.mark.parametrize("share", [True, False])
 def test_every_item_is_drawn_equally_often(share):
-    draws, one, generator = 4000, POSITIVE[:1], rng()
+    draws, generator = 4000, rng()
     if share:  # a batch a draw
-        drawn = torch.cat([
-            draw_negatives(N, one, one, 4, generator=generator) for _ in range(draws)
-        ])  # fmt: skip
+        one = GROUP[:1]
+        drawn = torch.cat([draw_negatives(N, one, 4, generator=generator) for _ in range(draws)])
     else:  # one batch of many turns
-        many, turns = one.expand(draws), torch.arange(draws)
-        drawn = draw_negatives(N, many, turns, 4, generator=generator, share_over_batch=False)
+        turns = torch.arange(draws)
+        drawn = draw_negatives(N, turns, 4, generator=generator, share_over_batch=False)
     count = drawn.flatten().bincount(minlength=N)
-    assert count[3] == 0
-    p = 4 / (N - 1)
+    p = 4 / N
     sigma = (draws * p * (1 - p)) ** 0.5
-    others = torch.cat([count[:3], count[4:]])
-    assert ((others - draws * p).abs() < 5 * sigma).all()
+    assert ((count - draws * p).abs() < 5 * sigma).all()
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -80,22 +78,22 @@ def test_weights_are_respected(share):
     weight = torch.ones(N)
     weight[[1, 2]] = 0  # never
     weight[[5, 6]] = 10  # often
-    weight[7] = 100  # a positive stays out, however popular
     before = weight.clone()
     drawn = torch.stack([draw(3, s, share_over_batch=share, weight=weight) for s in range(300)])
     count = drawn.flatten().bincount(minlength=N)
-    assert count[[0, 1, 2, 3, 7, 19]].sum() == 0
-    ordinary = [j for j in range(N) if j not in (0, 1, 2, 3, 5, 6, 7, 19)]
+    assert count[[1, 2]].sum() == 0
+    ordinary = [j for j in range(N) if j not in (1, 2, 5, 6)]
+    assert count[ordinary].min() > 0
     assert count[[5, 6]].min() > 3 * count[ordinary].max()
     assert torch.equal(weight, before)
 
 
 def test_asking_for_too_many_names_the_numbers():
-    assert draw(16).shape == (5, 16)
-    with pytest.raises(ValueError, match="17 negatives asked for, but only 16 of 20"):
-        draw(17)
+    assert draw(20).shape == (5, 20)
+    with pytest.raises(ValueError, match="21 negatives asked for, but only 20 of 20"):
+        draw(21)
     weight = torch.zeros(N)
-    weight[[4, 5, 7]] = 1
+    weight[[4, 5]] = 1
     with pytest.raises(ValueError, match="3 negatives asked for, but only 2 of 20"):
         draw(3, weight=weight, share_over_batch=False)
     assert sorted(draw(2, weight=weight)[0].tolist()) == [4, 5]
@@ -104,5 +102,18 @@ def test_asking_for_too_many_names_the_numbers():
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("m", [3, None])
 def test_a_batch_that_recommends_nothing(share, m):
-    drawn = draw_negatives(N, EMPTY, EMPTY, m, generator=rng(), share_over_batch=share)
-    assert drawn.shape == (0, N if m is None else m)
+    drawn = draw_negatives(N, EMPTY, m, generator=rng(), share_over_batch=share)
+    assert drawn.shape == (0, N if m is None else m) and drawn.dtype == torch.int64
+
+
+def test_own_item_by_hand():
+    candidate = torch.tensor([[3, 1, 3, 5], [7, 3, 1, 5], [5, 3, 1, 5]])
+    assert own_item(candidate).tolist() == [
+        [False, False, True, False],  # column 0 is the item itself
+        [False, False, False, False],  # another point's item is a negative like any other
+        [False, False, False, True],
+    ]
+    assert own_item(candidate[:, :1]).tolist() == [[False]] * 3, "no negatives"
+    assert own_item(candidate[:0]).shape == (0, 4)
+    everything = torch.cat([torch.tensor([[4], [0]]), draw(None)[:2]], 1)
+    assert own_item(everything).nonzero().tolist() == [[0, 5], [1, 1]], "each hits itself once"

@@ -13,7 +13,7 @@ from pecrs_lib.data import Catalogue, Dialogue
 from pecrs_lib.items import ItemFeatures
 from pecrs_lib.losses import joint_loss
 from pecrs_lib.model import PECRS, Losses
-from pecrs_lib.negatives import draw_negatives
+from pecrs_lib.negatives import draw_negatives, own_item
 from pecrs_lib.packing import Batch, add_candidates, pack
 from tests.reference import points_of, three_passes
 from tests.toys import KINDS, save_tiny_backbone
@@ -21,13 +21,17 @@ from tests.toys import KINDS, save_tiny_backbone
 CONFIG = Config(context_tokens=64, utterance_tokens=48, window=192, gamma=0.7, lora_rank=4)
 
 
-def build(backbone: str, catalogue: Catalogue) -> tuple[PECRS, ItemFeatures]:
-    model = PECRS.from_backbone(CONFIG.with_(backbone=backbone))
+def build(backbone: str, catalogue: Catalogue, **changes) -> tuple[PECRS, ItemFeatures]:
+    model = PECRS.from_backbone(CONFIG.with_(backbone=backbone, **changes))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # LoRA starts at zero; move everything so that everything is tested
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    for part in (model.standardise_d, model.standardise_q, model.items.standardise):
+        spread = 0.5 + torch.rand(model.backbone.dim, generator=generator)
+        mean = torch.randn(model.backbone.dim, generator=generator)
+        part.fit(mean + spread * torch.randn(99, model.backbone.dim, generator=generator))
     return model.eval(), model.item_features(catalogue)
 
 
@@ -45,9 +49,7 @@ def with_negatives(
     generator = torch.Generator().manual_seed(seed)
     group = batch.query_row * batch.token.shape[1] + batch.query_column
     rerank, retrieval = (
-        draw_negatives(
-            n_items, batch.positive, group, size, generator=generator, share_over_batch=share
-        )
+        draw_negatives(n_items, group, size, generator=generator, share_over_batch=share)
         for size in (m, m + 2)
     )
     return add_candidates(batch, rerank, retrieval)
@@ -73,10 +75,12 @@ def reference_losses(
                 if k == 0:
                     nll = torch.cat([result.decision[None], nll])
                 gen = gen + nll.mean()
-                if item is not None:
-                    log_p = F.log_softmax(-result.distance / CONFIG.temperature, 0)
+                if item is not None:  # a negative that is the item itself is left out
+                    near = [0, *(1 + n for n, j in enumerate(retrieval) if j != item)]
+                    log_p = F.log_softmax(-result.distance[near] / CONFIG.temperature, 0)
                     recall = recall - log_p[0]
-                    rerank = rerank - F.log_softmax(result.score, 0)[0]
+                    kept = [0, *(1 + n for n, j in enumerate(rerank_rows) if j != item)]
+                    rerank = rerank - F.log_softmax(result.score[kept], 0)[0]
                     point += 1
                 responses += 1
     n = responses
@@ -103,12 +107,40 @@ def assert_equal_passes(model, features, windows, batch):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [True, False])
-def test_one_pass_equals_three(kind, share, catalogue, dialogues, tmp_path):
-    model, features = build(save_tiny_backbone(tmp_path, kind), catalogue)
+@pytest.mark.parametrize("from_retrieval", [False, True])
+def test_one_pass_equals_three(kind, share, from_retrieval, catalogue, dialogues, tmp_path):
+    backbone = save_tiny_backbone(tmp_path, kind)
+    model, features = build(backbone, catalogue, rerank_from_retrieval=from_retrieval)
     windows = windows_for(model, dialogues[:3], catalogue)
     batch = with_negatives(pack(windows), len(catalogue), share=share)
     assert len(batch.positive) > 4
     assert_equal_passes(model, features, windows, batch)
+
+
+@pytest.mark.parametrize("m", [5, 22])
+@pytest.mark.parametrize("from_retrieval", [False, True])
+def test_draws_that_hit_a_points_own_item(m, from_retrieval, tiny_backbone, catalogue, dialogues):
+    model, features = build(tiny_backbone, catalogue, rerank_from_retrieval=from_retrieval)
+    windows = windows_for(model, dialogues[:3], catalogue)
+    batch = with_negatives(pack(windows), len(catalogue), m=m)
+    for negative in (batch.candidate[:, 1:], batch.retrieval_negative):
+        hit = own_item(torch.cat([batch.positive[:, None], negative], 1)).any(1)
+        assert hit.any() and (m == 22 or not hit.all()), "some points, and not others"
+    assert_equal_passes(model, features, windows, batch)
+
+
+def test_against_nothing_but_itself_an_item_always_wins(tiny_backbone, catalogue, dialogues):
+    model, features = build(tiny_backbone, catalogue, rerank_from_retrieval=True)
+    batch = pack([
+        w
+        for w in windows_for(model, dialogues, catalogue)
+        if all(len(turn.items) < 2 for turn in w.turns)  # points of a turn share their negatives
+    ])  # fmt: skip
+    own = batch.positive[:, None]
+    losses = model(add_candidates(batch, own, own), features)
+    assert losses.points > 0 and losses.recall == losses.rerank == 0
+    for name, gradient in gradients(model, losses).items():
+        assert torch.isfinite(gradient).all(), name
 
 
 def test_one_pass_equals_three_on_real_dialogues(shared_data, tiny_backbone):

@@ -20,10 +20,10 @@ PACKAGE = ROOT / "pecrs_lib"
 # A module imports only what stands before it. `metrics` holds pure functions that `training` needs
 # for validation; `pretrain` makes a backbone out of texts and stands beside the flow.
 FLOW = (
-    "data", "memory", "config", "metrics", "context", "items", "packing", "negatives", "losses",
-    "backbone", "model", "batches", "ranking", "protocol", "checkpoint", "training", "recommend",
-    "generation", "baselines", "evaluation", "assessment", "pretrain", "grammar", "simulate",
-    "figures", "cli", "__main__",
+    "data", "memory", "config", "metrics", "context", "heads", "items", "packing", "negatives",
+    "losses", "backbone", "model", "batches", "calibration", "ranking", "protocol", "checkpoint",
+    "training", "recommend", "generation", "baselines", "evaluation", "assessment", "pretrain",
+    "grammar", "world", "conversation", "simulate", "figures", "cli", "__main__",
 )  # fmt: skip
 
 

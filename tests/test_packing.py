@@ -10,21 +10,24 @@ import torch
 
 from pecrs_lib.context import Window, encode_dialogues
 from pecrs_lib.data import Dialogue
+from pecrs_lib.losses import pairwise_angular_distance
 from pecrs_lib.packing import PADDING, TRUNK, Layout, add_candidates, branch_layout, pack, visible
 from tests.test_one_pass import build, windows_for, with_negatives
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_backbone, catalogue):
-    return build(tiny_backbone, catalogue)
+@pytest.fixture(scope="module", params=[False, True], ids=["g", "g and retrieval"])
+def trained(request, tiny_backbone, catalogue):
+    return build(tiny_backbone, catalogue, rerank_from_retrieval=request.param)
 
 
 def outputs(model, features, batch):
     """Everything a batch says: query vectors, candidate scores, token losses."""
     v = model.items.catalogue(features)
     hidden = model.hidden(batch, v, torch.arange(len(v)))
-    r = model.candidate_scores(hidden[batch.query_row[:, None], batch.candidate_column])
-    return model.query(hidden, batch), r, model.token_nll(hidden, batch)
+    d = model.query(hidden, batch)
+    distance = pairwise_angular_distance(d, v).gather(1, batch.candidate)
+    q = hidden[batch.query_row[:, None], batch.candidate_column]
+    return d, model.candidate_scores(q, distance), model.token_nll(hidden, batch)
 
 
 def slow_visible(query: Layout, key: Layout) -> torch.Tensor:

@@ -12,6 +12,7 @@ from pecrs_lib.assessment import converse, predictions_of, rank_dialogues, text_
 from pecrs_lib.data import Catalogue, Dialogue, Utterance
 from pecrs_lib.evaluation import recommendation_points
 from pecrs_lib.generation import GREEDY, generate_replies, respond
+from pecrs_lib.losses import pairwise_angular_distance
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.protocol import encode_windows, rank_windows
@@ -26,7 +27,7 @@ NOTHING = torch.empty(0, dtype=torch.int64)
 
 @pytest.fixture(scope="module")
 def trained(tiny_backbone, catalogue):
-    model, features = build(tiny_backbone, catalogue)
+    model, features = build(tiny_backbone, catalogue, rerank_from_retrieval=True)
     return model, model.encode_catalogue(features)
 
 
@@ -42,8 +43,10 @@ def slow_rank(model, window, turn, item, v, candidates):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ranks_equal_the_slow_way(kind, catalogue, dialogues, tmp_path):
-    model, features = build(save_tiny_backbone(tmp_path, kind), catalogue)
+@pytest.mark.parametrize("from_retrieval", [False, True])
+def test_ranks_equal_the_slow_way(kind, from_retrieval, catalogue, dialogues, tmp_path):
+    backbone = save_tiny_backbone(tmp_path, kind)
+    model, features = build(backbone, catalogue, rerank_from_retrieval=from_retrieval)
     v = model.encode_catalogue(features)
     windows = encode_windows(dialogues[:2], catalogue, model)
     with torch.inference_mode():
@@ -78,7 +81,8 @@ def test_more_candidates_than_positions(trained, catalogue, dialogues):
     trunk = read_trunks(model, pack(windows), v)
     row, column = torch.tensor([0]), torch.tensor([windows[0].turns[0].start])
     candidate = torch.arange(len(many))[None]
-    r = score_candidates(model, trunk, row, column, candidate, many).view(100, 24)
+    distance = pairwise_angular_distance(model.project(trunk.hidden[row, column]), many)
+    r = score_candidates(model, trunk, row, column, candidate, distance, many).view(100, 24)
     torch.testing.assert_close(r, r[:1].expand(100, -1), atol=1e-5, rtol=1e-5)
 
 

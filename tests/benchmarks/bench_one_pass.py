@@ -28,12 +28,14 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from experiments.inspired_data import load
 from pecrs_lib.batches import make_batch
+from pecrs_lib.calibration import calibrate
 from pecrs_lib.config import Config
 from pecrs_lib.context import Turn, Window
 from pecrs_lib.items import tokenize_items
 from pecrs_lib.losses import pairwise_angular_distance, rerank_loss, response_loss, retrieval_loss
 from pecrs_lib.memory import keep_freed_memory
 from pecrs_lib.model import PECRS, Losses
+from pecrs_lib.negatives import own_item
 from pecrs_lib.packing import additive
 from pecrs_lib.pretrain import train_tokenizer
 from pecrs_lib.protocol import encode_windows, rank_windows
@@ -170,13 +172,15 @@ def three_passes(
         head = [tok.rec, tok.item, tok.rec_end]
         rec, none = torch.tensor([tok.rec]), torch.tensor([-1])
         D_t = embed(torch.cat([past, rec]), torch.cat([past_slot, none]))
-        d = model.f(run(D_t)[-1:])
-        candidate = v[row_of[torch.cat([torch.tensor([item]), negative])]]
+        d = model.project(run(D_t)[-1:])
+        rows = torch.cat([torch.tensor([item]), negative])
+        candidate, hit = v[row_of[rows]], own_item(rows[None])
         distance = pairwise_angular_distance(d, candidate)
-        recall = retrieval_loss(distance, config.temperature, 1)
+        recall = retrieval_loss(distance.masked_fill(hit, torch.inf), config.temperature, 1)
         placed = backbone.position_vectors(torch.tensor([len(D_t)]))
         out = run(torch.cat([D_t, candidate - placed]), len(candidate))[len(D_t) :]
-        rerank = rerank_loss(model.candidate_scores(out)[None], 1)
+        r = model.candidate_scores(out[None], distance).masked_fill(hit, -torch.inf)
+        rerank = rerank_loss(r, 1)
     response = token[turn.response : turn.end][: config.response_tokens]
     speaker = tok.speaker["recommender"]
     ids = torch.cat([past, torch.tensor([*head, *speaker], dtype=torch.int64), response])
@@ -269,6 +273,9 @@ def main() -> None:
         "gemm_share": 2.0 * sum(map(len, tokens)) * cost.linear / seconds / rate,
     }  # fmt: skip
     print("encode catalogue", report["encode_catalogue"])
+    calibrate(model, windows, features)
+    for name, buffer in exact.head_buffers().items():
+        buffer.copy_(model.head_buffers()[name])
 
     # one pass
     model.train()

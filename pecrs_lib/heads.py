@@ -1,0 +1,60 @@
+"""What stands between the language model's outputs and the losses: f, g and h_item.
+
+Comes before `items` and `model`, which hold the heads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Standardise(nn.Module):
+    """Shift and scale each of D dimensions to mean 0 and spread 1, by statistics taken once.
+
+    DEVIATION: the outputs of a language model for texts of one form, or for one token in many
+    contexts, point in nearly one direction (cosines of .92 to .99). The heads would see little but
+    what all have in common, and learn little but popularity; so they read standardised outputs.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Take the statistics from a sample (n, D)."""
+        self.mean.copy_(x.mean(0))
+        self.std.copy_(x.std(0, correction=0).clamp_min(1e-3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def mlp(dim: int, out: int) -> nn.Sequential:
+    """Two layers with ReLU: (…, D) -> (…, D_out)."""
+    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out))
+
+
+class Head(nn.Module):
+    """x + MLP(x), the form of f and h_item: (…, D) -> (…, D).
+
+    DEVIATION: the paper's heads are plain MLPs. Outputs of a language model live where its word
+    vectors do: at ``[REC]`` they point to the words it expects, and for an item text to its words.
+    So training starts from the identity, which compares the two, and not from random numbers.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mlp = mlp(dim, dim)
+        last = self.mlp[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mlp(x)
