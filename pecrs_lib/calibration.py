@@ -25,6 +25,8 @@ def calibrate(
         windows: of the training dialogues; the first `sample` that recommend something are read.
         features: of the whole catalogue.
     """
+    was_training = model.training
+    model.eval()  # adapter dropout would enter the statistics
     model.items.fit(features)
     v = model.encode_catalogue(features)
     rows = torch.arange(len(v), device=v.device)
@@ -38,3 +40,4 @@ def calibrate(
         q.append(hidden[batch.query_row[:, None], batch.candidate_column].flatten(0, 1))
     model.standardise_d.fit(torch.cat(d))
     model.standardise_q.fit(torch.cat(q))
+    model.train(was_training)

@@ -31,6 +31,11 @@ class Standardise(nn.Module):
         self.mean.copy_(x.mean(0))
         self.std.copy_(x.std(0, correction=0).clamp_min(1e-3))
 
+    @property
+    def fitted(self) -> bool:
+        """Whether `fit` has been called."""
+        return bool(self.mean.any())
+
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
 

@@ -61,7 +61,8 @@ def dialogue_text(dialogue: Dialogue) -> str:
 
 
 def _films(u: Utterance) -> str:
-    named = dict.fromkeys(u.text[m.start : m.end] for m in u.mentions if m.start is not None)
+    spans = [u.text[m.start : m.end] for m in u.mentions if m.start is not None]
+    named = dict.fromkeys(" ".join(span.replace(EOS, " ").split()) for span in spans)
     return f"[{', '.join(named)}] " if named else ""
 
 
@@ -151,6 +152,8 @@ def pretrain(
         record = json.loads(record_path.read_text(encoding="utf-8"))
         if record["config"] != asdict(config):
             raise ValueError(f"{out} was begun with other settings: {record['config']}")
+        if record["start"] != (str(start) if start else None):
+            raise ValueError(f"{out} was begun from {record['start']}, not from {start}")
         curve = record["curve"]
         if curve and curve[-1]["step"] == config.steps and not state_path.exists():
             return out  # finished before

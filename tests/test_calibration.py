@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pecrs_lib.calibration import calibrate
 from pecrs_lib.config import Config
+from pecrs_lib.data import Dialogue, Utterance
 from pecrs_lib.items import pool
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows
@@ -53,7 +54,8 @@ def test_after_it_what_the_heads_read_has_mean_0_and_spread_1(model):
     features = model.item_features(CATALOGUE)
     windows = encode_windows(DIALOGUES, CATALOGUE, model)
     calibrate(model, windows, features)
-    pooled = pool(*(lambda C, mask: (C, model.items.w, mask))(*features.gather(torch.arange(8))))
+    C, mask = features.gather(torch.arange(8))
+    pooled = pool(C, model.items.w, mask)
     d, q = read(model, windows, model.encode_catalogue(features))
     for x, part in (
         (pooled, model.items.standardise), (d, model.standardise_d), (q, model.standardise_q)
@@ -66,8 +68,9 @@ def test_after_it_what_the_heads_read_has_mean_0_and_spread_1(model):
 @torch.no_grad()
 def test_the_sample_is_of_windows_that_recommend(model):
     features = model.item_features(CATALOGUE)
+    chat = Dialogue("chat", (Utterance("seeker", "hi"), Utterance("recommender", "good old you")))
+    silent = encode_windows([chat] * 2, CATALOGUE, model)
     windows = encode_windows(DIALOGUES, CATALOGUE, model)
-    silent = [w for w in windows if not any(t.items for t in w.turns)]
     speaking = [w for w in windows if any(t.items for t in w.turns)]
     assert len(speaking) > 2
     calibrate(model, [*silent, *speaking], features, sample=2)
