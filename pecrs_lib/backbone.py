@@ -7,6 +7,7 @@ Comes before `model`, which adds the heads. Everything that depends on how `tran
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from pecrs_lib.context import SPECIAL_TOKENS, DialogueTokenizer
-from pecrs_lib.data.minireel import bundled
-from pecrs_lib.data.schema import DataError
+from pecrs_lib.data.minireel import bundled_backbone
 
 # DEVIATION: the paper does not say where the four vectors start; here, as words of that meaning.
 START = {"[ITEM]": " film", "[SEP]": ",", "[REC]": "[", "[REC_END]": "]"}
@@ -76,7 +76,7 @@ class Backbone(nn.Module):
             BackboneError: no such model, damaged weights, no tokenizer beside them, other weights
                 than the fingerprint says, or embeddings and hidden states of different size.
         """
-        name = _place(name)
+        name = bundled_backbone(name)
         try:
             config = AutoConfig.from_pretrained(name)
             if getattr(config, "activation_function", None) == "gelu_new":
@@ -131,6 +131,11 @@ class Backbone(nn.Module):
     def save(self, folder: Path) -> None:
         """Adapters and token vectors as safetensors; the frozen weights stay where they are."""
         self.lm.save_pretrained(str(folder), save_embedding_layers=False)
+        # peft notes where the LM lay on this machine; the checkpoint's own record names it
+        (folder / "README.md").unlink(missing_ok=True)
+        path = folder / "adapter_config.json"
+        record = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
+        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def train(self, mode: bool = True) -> Backbone:
         """The frozen LM stays in evaluation mode; only the adapters' own dropout follows."""
@@ -252,16 +257,6 @@ class Backbone(nn.Module):
                 table.data[special] = rows
             for adapter in adapters:
                 adapter.merged_adapters.remove(ADAPTER)
-
-
-def _place(name: str) -> str:
-    """The folder of a model that comes with the package, or the name as it is."""
-    if "/" in name or Path(name).exists():
-        return name
-    try:
-        return str(bundled(f"backbone/{name}"))
-    except DataError:
-        return name
 
 
 def _append_rows(model: Any, meaning: Sequence[Sequence[int]]) -> None:

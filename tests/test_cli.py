@@ -531,3 +531,23 @@ def test_the_module_runs_as_a_program(files):
         [*command, str(files / "train.jsonl"), "--json"], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout)["dialogues"] == 8 and done.stderr == ""
+
+
+# -- pretrain -------------------------------------------------------------------------------------
+
+
+def test_pretrain_makes_a_backbone_and_refuses_what_it_measures(files, tmp_path):
+    (tmp_path / "book.txt").write_text("A line.\n\nAnother, about a robot.\n")
+    small = [
+        "--layers", 1, "--dim", 16, "--heads", 2, "--positions", 16, "--steps", 2,
+        "--vocabulary", 300, "--format", "jsonl", "--out", tmp_path / "lm",
+    ]  # fmt: skip
+    held = ["--held-out", files / "test.jsonl"]
+    given = ["--dialogues", files / "train.jsonl", "--text", tmp_path / "book.txt"]
+    pecrs("pretrain", *given, *held, *small)
+    record = json.loads((tmp_path / "lm" / "pretrain.json").read_text())
+    assert record["sources"]["book.txt"] == 2 and record["sources"]["dialogues"] > 2
+    assert record["curve"][-1]["held_out_perplexity"]["test.jsonl"] > 1
+    same = ["--held-out", files / "train.jsonl"]
+    assert "train.jsonl" in complaint("pretrain", *given, *same, *small)
+    assert "nothing to train on" in complaint("pretrain", *held, *small)

@@ -1,4 +1,4 @@
-"""The simulator of dialogues: what it says, what its seekers and knobs do, what the oracle knows."""
+"""The simulator of dialogues: its words, its seekers, its knobs, and what its oracle knows."""
 
 from __future__ import annotations
 

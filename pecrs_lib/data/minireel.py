@@ -44,6 +44,16 @@ def bundled(name: str) -> Path:
     raise DataError(f"the bundled folder {name!r} is missing; install the package again")
 
 
+def bundled_backbone(name: str) -> str:
+    """The folder of a language model that comes with the package; any other name as it is."""
+    if "/" in name or Path(name).exists():
+        return name
+    try:
+        return str(bundled(f"backbone/{name}"))
+    except DataError:
+        return name
+
+
 def load_minireel() -> tuple[Catalogue, dict[str, list[Dialogue]]]:
     """The catalogue, and the dialogues of "train", "valid" and "test"."""
     folder = bundled("minireel")
