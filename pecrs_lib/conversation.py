@@ -49,6 +49,8 @@ class Conversation(Speaker):
         about = rows[0] if rows else self.draw(self.fitting(self.mood))
         movie = world.catalogue[about]
         people = rng.sample(movie.actors + movie.directors, 2)
+        if people[0] == people[1]:  # somebody who directs and acts
+            people[1] = next(name for name in movie.actors if name != people[0])
         slots = {
             "piece": lambda: recall(world.pieces[about], rng),
             "clause": lambda: clause(movie.plot),

@@ -21,6 +21,8 @@ from pecrs_lib.conversation import Conversation
 from pecrs_lib.data.schema import Catalogue
 from pecrs_lib.world import Knobs, Seeker, World, make_seeker
 
+FEWEST = 100  # films that a seeker's past and present need to choose from
+
 
 @dataclass(frozen=True)
 class Simulation:
@@ -50,8 +52,10 @@ def simulate(
         ValueError: fewer films than would be hidden, or a number below 0.
     """
     knobs = knobs or Knobs()
-    if not 0 <= knobs.cold < len(catalogue):
-        raise ValueError(f"cold={knobs.cold} of {len(catalogue)} films")
+    if not 0 <= knobs.cold <= len(catalogue) - FEWEST:
+        raise ValueError(
+            f"cold={knobs.cold} of {len(catalogue)} films; at least {FEWEST} must be left"
+        )
     if min(n.values()) < 0:
         raise ValueError(f"numbers of dialogues must not be negative: {n}")
     world = World(catalogue, folder, knobs)

@@ -1,7 +1,7 @@
 """The films and people of a simulation: what can be liked, who likes it, and how to draw by it.
 
-Serves `simulate`. Themes are tags of the films (`themes.json`) that no item text contains:
-dialogues name them in other words, and plots show them in others again.
+Serves `simulate`. Themes are tags of the films (`themes.json`) that are no part of the item texts:
+dialogues name them in words of their own, and plots show them in others again.
 """
 
 from __future__ import annotations
