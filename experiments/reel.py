@@ -3,7 +3,8 @@
     python -m experiments.reel [--seed 0] [--ship]
     python -m experiments.reel --shipped     # only measure the checkpoint that was shipped
 
-A resumable run under `runs/reel/`; writes `data/results/minireel_pecrs.json` (recall beside every
+Resumable runs under `runs/reel/`, the second going on from the best checkpoint of the first with a
+learning rate that starts anew; writes `data/results/minireel_pecrs.json` (recall beside every
 baseline with intervals, the history, text metrics). `--ship` copies the best checkpoint to
 `data/checkpoints/minireel/`, where notebooks find it.
 """
@@ -34,34 +35,38 @@ from pecrs_lib.training import Trainer
 
 RESULT = ROOT / "data" / "results" / "minireel_pecrs.json"
 CONFIG = TINY.with_(
-    epochs=6, batch_size=32, learning_rate=3e-3, head_learning_rate=3e-3, negatives=8,
+    batch_size=32, learning_rate=3e-3, head_learning_rate=3e-3, negatives=8,
     alpha=1.0, beta=0.5, gamma=0.3, warmup_epochs=0.1, patience=None,
 )  # fmt: skip
 SHIPPED = ROOT / "data" / "checkpoints" / "minireel"
+EPOCHS = (6, 4)  # of the two runs
 VALID = 100  # dialogues that choose the epoch
 
 
-def out_of(seed: int) -> Path:
-    return ROOT / "runs" / "reel" / str(seed)
+def folder_of(seed: int, number: int) -> Path:
+    return ROOT / "runs" / "reel" / f"{seed}-{number}"
 
 
 def trained(
-    config: Config, catalogue: Catalogue, splits: dict[str, list[Dialogue]], ship: bool
+    config: Config, catalogue: Catalogue, splits: dict[str, list[Dialogue]]
 ) -> dict[str, Any]:
     """Train to the end, or go on; returns what is to be remembered of the run."""
-    started, out = time.time(), out_of(config.seed)
-    run = Trainer(
-        PECRS.from_backbone(config), catalogue, splits["train"], splits["valid"][:VALID], out
-    )
-    run.resume()
-    for row in run.epochs():
-        print({name: round(value, 2) for name, value in row.items()}, flush=True)
-    if ship:
-        shutil.rmtree(SHIPPED, ignore_errors=True)
-        shutil.copytree(out / "best", SHIPPED)
-    history = run.history().to_dict(orient="records")
+    started, histories = time.time(), []
+    for number, epochs in enumerate(EPOCHS):
+        out = folder_of(config.seed, number)
+        model = (
+            PECRS.from_pretrained(folder_of(config.seed, number - 1) / "best")
+            if number
+            else PECRS.from_backbone(config)
+        )
+        model.config = config.with_(epochs=epochs)
+        run = Trainer(model, catalogue, splits["train"], splits["valid"][:VALID], out)
+        run.resume()
+        for row in run.epochs():
+            print({name: round(value, 2) for name, value in row.items()}, flush=True)
+        histories.append(run.history().to_dict(orient="records"))
     return machine() | {
-        "config": config.to_dict(), "seconds": time.time() - started, "history": history
+        "config": config.to_dict(), "seconds": time.time() - started, "histories": histories
     }  # fmt: skip
 
 
@@ -75,9 +80,13 @@ def main() -> None:
     args = parser.parse_args()
     catalogue, splits = load_minireel()
     found = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    folder = SHIPPED
     if not args.shipped:
-        found = trained(CONFIG.with_(seed=args.seed), catalogue, splits, args.ship)
-    folder = SHIPPED if args.shipped else out_of(args.seed) / "best"
+        found = trained(CONFIG.with_(seed=args.seed), catalogue, splits)
+        folder = folder_of(args.seed, len(EPOCHS) - 1) / "best"
+    if args.ship:
+        shutil.rmtree(SHIPPED, ignore_errors=True)
+        shutil.copytree(folder, SHIPPED)
     model, test = PECRS.from_pretrained(folder), splits["test"]
     v = item_vectors(model, catalogue)
     ranked = rank_dialogues(model, test, catalogue, v)
