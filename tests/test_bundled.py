@@ -1,0 +1,89 @@
+"""What comes with the package works without a network, and is what its cards say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from experiments import backbone_card
+from experiments.backbone import leaked
+from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues
+from pecrs_lib.config import TINY
+from pecrs_lib.data import Dialogue, Utterance, bundled, load_minireel
+from pecrs_lib.generation import GREEDY, respond
+from pecrs_lib.metrics import recall_at_k
+from pecrs_lib.model import PECRS
+from pecrs_lib.pretrain import dialogue_text
+
+BACKBONE = bundled("backbone/reel-tiny")
+CHECKPOINT = bundled("checkpoints/minireel")
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    torch.manual_seed(0)
+    model = PECRS.from_pretrained(CHECKPOINT).eval()
+    catalogue, splits = load_minireel()
+    return model, catalogue, splits, item_vectors(model, catalogue)
+
+
+def test_the_backbone_is_a_causal_lm_like_any_other():
+    model = AutoModelForCausalLM.from_pretrained(BACKBONE)
+    assert model.dtype == torch.float16
+    ids = AutoTokenizer.from_pretrained(BACKBONE)("User: I love", return_tensors="pt")["input_ids"]
+    assert model.float()(ids).logits.shape == (1, ids.shape[1], model.config.vocab_size)
+    size = sum(path.stat().st_size for path in BACKBONE.iterdir())
+    assert size < 40e6
+    assert TINY.window <= model.config.n_positions
+
+
+def test_the_checkpoint_names_no_machine():
+    for path in CHECKPOINT.rglob("*.json"):
+        for value in json.loads(path.read_text()).values():
+            assert not (isinstance(value, str) and "/" in value), path
+
+
+def test_the_checkpoint_uses_the_dialogue(shipped):
+    model, catalogue, splits, v = shipped
+    some = splits["test"][:80]
+    found = predictions_of(
+        rank_dialogues(model, some, catalogue, v, candidates=50), some, catalogue
+    )
+    assert len(np.unique(found.top1)) > 20
+    assert recall_at_k(found.rank, 50) > 25  # popularity: 19.5 on the whole test set
+
+
+def test_it_answers(shipped):
+    model, catalogue, _, v = shipped
+    said = Dialogue("d", (Utterance("seeker", "Hi! I am in the mood for something about robots."),))
+    (reply,) = respond(model, [said], catalogue, v, **GREEDY)
+    assert len(reply.text.split()) > 1 and len(reply.ranked) > 3
+
+
+def test_the_model_card_shows_the_result_file(tmp_path):
+    shutil.copy(BACKBONE / "README.md", tmp_path)
+    backbone_card.card(tmp_path / "README.md", json.loads(backbone_card.RESULT.read_text()))
+    assert (tmp_path / "README.md").read_text() == (BACKBONE / "README.md").read_text()
+
+
+def test_leaked_finds_a_copied_dialogue_and_lets_chance_pass():
+    _, splits = load_minireel()
+    train, test = splits["train"][:50], splits["test"][:5]
+    documents = [dialogue_text(d) for d in train]
+    assert leaked(documents, test) == []
+    assert leaked([*documents, dialogue_text(test[2])], test) == [test[2].id]
+    long = "I have never seen a film that I liked better than this one"
+    one = Dialogue("one", (Utterance("seeker", long),))
+    assert leaked([dialogue_text(one)], [one]) == []
+
+
+def test_the_five_gram_model_is_a_distribution():
+    rng = np.random.default_rng(0)
+    train = rng.integers(0, 7, 400)
+    alone = backbone_card.five_gram(train, train, 7)
+    assert 1 < alone < 7 < backbone_card.five_gram(np.zeros(400, np.int64), train, 7)
