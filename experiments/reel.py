@@ -100,7 +100,7 @@ def main() -> None:
             targets: vars(paired_bootstrap(predictions[-1], predictions[3], 10, targets))
             for targets in ("all", "novel")
         },
-        "text": text_metrics(ranked, converse(model, test[:40], catalogue, v)),
+        "text": text_metrics(ranked, converse(model, test[:20], catalogue, v)),
     }
     RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
