@@ -13,8 +13,8 @@ class Standardise(nn.Module):
     """Shift and scale each of D dimensions to mean 0 and spread 1, by statistics taken once.
 
     DEVIATION: the outputs of a language model for texts of one form, or for one token in many
-    contexts, point in nearly one direction (cosines of .92 to .99). The heads would see little but
-    what all have in common, and learn little but popularity; so they read standardised outputs.
+    contexts, point in nearly one direction. The heads would see little but what all have in common,
+    and learn little but popularity; so they read standardised outputs.
     """
 
     mean: Tensor
