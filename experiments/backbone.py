@@ -33,12 +33,10 @@ from pecrs_lib.data.readers import read_dialogues
 from pecrs_lib.pretrain import EOS, PretrainConfig, dialogue_text, item_documents, pretrain
 
 SPOKEN = re.compile("|".join(SPEAKER.values()))
-SIZES = {
-    "tiny": dict(n_layer=4, n_embd=128, n_head=4),
-    "small": dict(n_layer=6, n_embd=256, n_head=4),
-}
-STEPS = {"general": {"tiny": 2500, "small": 1600}, "dialogue": {"tiny": 1600, "small": 800}}
-RATE = {"general": {"tiny": 4e-3, "small": 2e-3}, "dialogue": {"tiny": 2e-3, "small": 1e-3}}
+SIZES = {"tiny": dict(n_embd=128, n_head=4), "small": dict(n_embd=256, n_head=4)}
+LAYERS = {"general": {"tiny": 4, "small": 6}, "dialogue": {"tiny": 4, "small": 3}}
+STEPS = {"general": {"tiny": 2500, "small": 1600}, "dialogue": {"tiny": 1600, "small": 1000}}
+RATE = {"general": {"tiny": 4e-3, "small": 2e-3}, "dialogue": {"tiny": 2e-3, "small": 1.5e-3}}
 
 
 def films(path: Path) -> Iterator[str]:
@@ -167,8 +165,8 @@ def main() -> None:
         {n: [dialogue_text(d) for d in ds] for n, ds in held_out.items() if "test" not in n},
         args.out,
         PretrainConfig(
-            **SIZES[args.size], n_positions=512, steps=steps, warmup_steps=steps // 20,
-            learning_rate=RATE[args.stage][args.size],
+            **SIZES[args.size], n_layer=LAYERS[args.stage][args.size], n_positions=512,
+            steps=steps, warmup_steps=steps // 20, learning_rate=RATE[args.stage][args.size],
         ),
         start=args.start,
         sources={name: len(texts) for name, texts in sources.items()},

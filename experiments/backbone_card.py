@@ -15,7 +15,6 @@ import json
 import math
 import re
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from experiments.backbone import corpus
-from experiments.inspired import machine
+from experiments.inspired import machine, random_backbone
 from experiments.inspired_data import load as load_inspired
+from experiments.reel import CONFIG
 from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues
-from pecrs_lib.config import TINY
+from pecrs_lib.config import TINY, Config
 from pecrs_lib.data import load_minireel
 from pecrs_lib.data.minireel import bundled
 from pecrs_lib.evaluation import as_records, recall_table
@@ -98,27 +98,27 @@ def neighbours(name: str, k: int = 3) -> dict[str, list[str]]:
     return found
 
 
-def probe(folder: Path, data: Path, dialogues: int, seeds: int) -> list[dict[str, Any]]:
-    """Recall on validation dialogues after equal training, pre-trained against random weights."""
-    random = GPT2LMHeadModel(GPT2LMHeadModel.from_pretrained(folder).config)
+def probe(folder: Path, data: Path, config: Config, seeds: int) -> list[dict[str, Any]]:
+    """Recall on validation dialogues after equal training, pre-trained against random weights.
+
+    The last epoch counts, so that no epoch is chosen on what is measured.
+    """
     reel, splits = load_minireel()
     inspired, parts = load_inspired(data / "inspired")
     sets = {
-        "MiniReel valid": (reel, splits["train"][:dialogues], splits["valid"]),
-        "INSPIRED dev": (inspired, parts["train"][:dialogues], parts["dev"]),
+        "MiniReel valid": (reel, splits["train"], splits["valid"]),
+        "INSPIRED dev": (inspired, parts["train"], parts["dev"]),
     }
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        other = Path(scratch) / "random"
-        random.save_pretrained(other)
-        AutoTokenizer.from_pretrained(folder).save_pretrained(other)
+        other = random_backbone(str(folder), Path(scratch) / "random")
         for name, (catalogue, train, valid) in sets.items():
             predictions = []
             for seed in range(seeds):
                 for backbone in (folder, other):
-                    config = TINY.with_(backbone=str(backbone), epochs=2, candidates=50, seed=seed)
+                    model = PECRS.from_backbone(config.with_(backbone=str(backbone), seed=seed))
                     out = Path(scratch) / f"{name}-{seed}-{backbone.name}"
-                    run = Trainer(PECRS.from_backbone(config), catalogue, train, valid[:20], out)
+                    run = Trainer(model, catalogue, train, valid[:1], out)
                     run.fit()
                     v = item_vectors(run.raw_model, catalogue)
                     found = predictions_of(
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--probe", action="store_true")
-    parser.add_argument("--dialogues", type=int, default=600, help="of the probe's training")
+    parser.add_argument("--epochs", type=int, default=6, help="of the probe's training")
     parser.add_argument("--seeds", type=int, default=1)
     args = parser.parse_args()
     folder = bundled(f"backbone/{args.name}")
@@ -203,8 +203,9 @@ def main() -> None:
         "continuations": said,
     }  # fmt: skip
     if args.probe:
-        found["probe_settings"] = asdict(TINY.with_(epochs=2)) | {"dialogues": args.dialogues}
-        found["probe"] = probe(folder, args.data, args.dialogues, args.seeds)
+        config = CONFIG.with_(epochs=args.epochs, candidates=50)
+        found["probe_settings"] = config.to_dict()
+        found["probe"] = probe(folder, args.data, config, args.seeds)
     RESULT.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     card(folder / "README.md", found)
 

@@ -1,9 +1,11 @@
 """PECRS on real INSPIRED: train, choose on dev, look at test once, write data/results/.
 
-    python -m experiments.inspired --data FOLDER --backbone FOLDER [--seeds 0 1] [--set name=value]
+    python -m experiments.inspired --data FOLDER [--seeds 0 1] [--set name=value …]
     python -m experiments.inspired … --dev-only --name NAME     # a setting tried on dev
 
-Settings are chosen on the dev set with `--dev-only`, each run leaving its dev table in
+`--start` goes on from a checkpoint, such as the one trained on MiniReel; `--titles-only` drops all
+item texts but titles; `--random` takes a backbone of the same shape with random weights. Settings
+are chosen on the dev set with `--dev-only`, each run leaving its dev table in
 `data/results/inspired_dev.json`; the test set is read in the final run only. Every seed is a
 resumable run under `runs/inspired/`.
 """
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from experiments.inspired_data import load
 from pecrs_lib.assessment import (
@@ -30,7 +33,8 @@ from pecrs_lib.assessment import (
 )
 from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.config import TINY, Config
-from pecrs_lib.data import Catalogue, Dialogue
+from pecrs_lib.data import Catalogue, Dialogue, Movie
+from pecrs_lib.data.minireel import bundled_backbone
 from pecrs_lib.evaluation import as_records, paired_bootstrap, predict, recall_table
 from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
@@ -53,13 +57,18 @@ def machine() -> dict[str, Any]:
 
 
 def train(
-    config: Config, catalogue: Catalogue, splits: dict[str, list[Dialogue]], out: Path
+    config: Config,
+    catalogue: Catalogue,
+    splits: dict[str, list[Dialogue]],
+    out: Path,
+    start: Path | None = None,
 ) -> tuple[PECRS, Trainer]:
     """Train to the end, or go on; returns the best checkpoint on dev and the run."""
+    model = PECRS.from_pretrained(start) if start else PECRS.from_backbone(config)
+    model.config = config
     trainer = Trainer(
-        PECRS.from_backbone(config), catalogue, splits["train"], splits["dev"], out,
-        cache_dir=ROOT / "runs" / "cache",
-    )  # fmt: skip
+        model, catalogue, splits["train"], splits["dev"], out, cache_dir=ROOT / "runs" / "cache"
+    )
     trainer.resume()
     for row in trainer.epochs():
         print({name: round(value, 3) for name, value in row.items()}, flush=True)
@@ -83,6 +92,15 @@ def recall_by_window(
     return found
 
 
+def random_backbone(name: str, folder: Path) -> Path:
+    """A backbone of the same shape and tokenizer without pre-training, saved in `folder`."""
+    source = bundled_backbone(name)
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config.from_pretrained(source)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return folder
+
+
 def parse(value: str) -> Any:
     try:
         return json.loads(value.replace("None", "null").replace("True", "true"))
@@ -95,7 +113,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the INSPIRED data")
-    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--backbone", default=TINY.backbone)
+    parser.add_argument("--start", type=Path, help="a checkpoint to go on from")
+    parser.add_argument("--titles-only", action="store_true")
+    parser.add_argument("--random", action="store_true", help="a backbone without pre-training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--set", nargs="*", default=[], help="name=value of a Config field")
     parser.add_argument("--name", default="final")
@@ -103,24 +124,34 @@ def main() -> None:
     args = parser.parse_args()
     changes = {k: parse(v) for k, v in (pair.split("=", 1) for pair in args.set)}
     catalogue, splits = load(args.data)
+    if args.titles_only:
+        catalogue = Catalogue(tuple(Movie(m.id, m.title, m.year) for m in catalogue))
+    if args.random:
+        args.backbone = str(random_backbone(args.backbone, ROOT / "runs" / "random"))
     base = TINY.with_(backbone=args.backbone, **changes)
     RESULTS.mkdir(parents=True, exist_ok=True)
     runs = []
     for seed in args.seeds:
         started = time.time()
         out = ROOT / "runs" / "inspired" / f"{args.name}-{seed}"
-        model, trainer = train(base.with_(seed=seed), catalogue, splits, out)
+        model, trainer = train(base.with_(seed=seed), catalogue, splits, out, args.start)
         runs.append((seed, model, trainer, time.time() - started))
     config = {k: v for k, v in base.to_dict().items() if k not in ("backbone", "seed")}
 
     if args.dev_only:
+        asked = {
+            "backbone": args.backbone, "start": args.start and str(args.start),
+            "titles only": args.titles_only, "random weights": args.random,
+        }  # fmt: skip
         path = RESULTS / "inspired_dev.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         for seed, _, trainer, seconds in runs:
             known[f"{args.name}-{seed}"] = {
-                "changed": changes, "history": trainer.progress.history, "seconds": seconds,
+                "changed": changes | {k: v for k, v in asked.items() if v},
+                "history": trainer.progress.history,
+                "seconds": seconds,
                 **machine(),
-            }  # fmt: skip
+            }
         path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
         return
 
@@ -161,11 +192,12 @@ def main() -> None:
         "config": config,
         "candidates_at_test": M_TEST,
         "parameters": runs[0][1].parameter_table(),
-        "backbone": {"trained_on": "INSPIRED train, ReDial train, film descriptions"},
+        "backbone": args.backbone,
+        "start": str(args.start) if args.start else None,
         "rows": as_records(recall_table(predictions)),
         "paired_with_" + strongest.name: against,
         "dev_recall_by_window": recall_by_window(
-            runs[0][1], catalogue, splits["dev"], (640, base.window)
+            runs[0][1], catalogue, splits["dev"], (384, base.window)
         ),
         "text": text,
         "examples": examples,

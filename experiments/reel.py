@@ -39,7 +39,7 @@ CONFIG = TINY.with_(
     alpha=1.0, beta=0.5, gamma=0.3, warmup_epochs=0.1, patience=None,
 )  # fmt: skip
 SHIPPED = ROOT / "data" / "checkpoints" / "minireel"
-EPOCHS = (6, 4)  # of the two runs
+EPOCHS = (6, 4, 14)  # of the runs, each with a learning rate that starts anew
 VALID = 100  # dialogues that choose the epoch
 
 

@@ -144,7 +144,7 @@ def converse(
     for number, batch in enumerate(progress(batches)):
         histories = [Dialogue(dialogues[d].id, dialogues[d].utterances[:t]) for d, t in batch]
         replies += respond(
-            model, histories, catalogue, v, always_recommend=always_recommend, top=1,
+            model, histories, catalogue, v, always_recommend=always_recommend, top=2,
             seed=seed * 1_000_003 + number, **decoding,
         )  # fmt: skip
     said = [dialogues[d].utterances[t] for d, t in turns]

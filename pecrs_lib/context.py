@@ -20,6 +20,7 @@ of the paper need is a position in it, so one causal pass serves them all:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -71,9 +72,12 @@ class DialogueTokenizer:
         batch = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
         return batch["input_ids"]
 
-    def decode(self, ids: Iterable[int], title: str = "[ITEM]") -> str:
-        """Text of `ids` up to the first eos, with `title` wherever ``[ITEM]`` stands."""
-        text, run = "", []
+    def decode(self, ids: Iterable[int], *titles: str) -> str:
+        """Text of `ids` up to the first eos, with the k-th title for the k-th ``[ITEM]``.
+
+        Further ones read as the last title; without titles, all read ``[ITEM]``.
+        """
+        text, run, left = "", [], deque(titles or ["[ITEM]"])
         for token in [*ids, self.eos]:
             if token < self.item and token != self.eos:
                 run.append(token)
@@ -84,6 +88,7 @@ class DialogueTokenizer:
                 break
             if token == self.item:
                 opening = text[-1:] in " (“" or (text[-1:] in "\"'" and text[-2:-1] in " (“")
+                title = left.popleft() if len(left) > 1 else left[0]
                 text += title if opening else f" {title}"
         return text.strip()
 

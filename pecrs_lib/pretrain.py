@@ -128,7 +128,8 @@ def pretrain(
         train: documents.
         held_out: documents by data set; they only measure perplexity.
         out: folder for the model, tokenizer, `pretrain.json` (settings and loss curve).
-        start: folder of a model to go on from, with its tokenizer; else weights are random.
+        start: folder of a model to go on from, with its tokenizer; of a deeper one the first
+            layers are taken. Without it, weights are random.
         sources: what the documents are, for the record: name to number.
         every: steps between checkpoints.
 
@@ -187,7 +188,10 @@ def pretrain(
             )
         )  # fmt: skip
     if start:
-        model.load_state_dict(GPT2LMHeadModel.from_pretrained(start).state_dict())
+        known = GPT2LMHeadModel.from_pretrained(start).state_dict()
+        if missing := sorted(set(model.state_dict()) - set(known)):
+            raise ValueError(f"{start} has fewer layers: {missing[0]} is missing")
+        model.load_state_dict({name: known[name] for name in model.state_dict()})
     decay = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(

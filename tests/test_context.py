@@ -199,6 +199,7 @@ def test_sentencepiece_tokenizers_keep_words_apart(scheme):
 def test_decode_skips_the_other_markers(tok):
     ids = [tok.rec, tok.item, tok.rec_end, *words(tok, " ok")]
     assert tok.decode(ids, "Up") == "Up ok"
+    assert tok.decode([*ids, *ids, *ids], "Up", "Her") == "Up ok Her ok Her ok"
     assert tok.decode([]) == "" == tok.decode([tok.eos])
 
 

@@ -182,6 +182,13 @@ def test_the_title_takes_the_place_of_item(trained, catalogue, dialogues, monkey
     assert reply.text == f"you like {best.name} good"
     assert reply.recommended is not None and reply.recommended.movie == best
 
+    twice = [*words[0], tok.item, *words[1], tok.item, tok.eos]
+    monkeypatch.setattr("pecrs_lib.generation.generate_replies", lambda *a, **k: [twice])
+    (reply,) = respond(model, dialogues[:1], catalogue, v)
+    second = reply.ranked[1].movie
+    assert reply.text == f"you like {best.name} good {second.name}", "no film is named twice"
+    assert reply.raw == "you like [ITEM] good [ITEM]"
+
 
 def test_empty_and_strange_histories(trained, catalogue):
     model, v = trained
