@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test lint figures benchmark clean help
+.PHONY: demo test test-browser lint figures notebooks badges benchmark clean help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,12 @@ demo: $(READY) ## train, evaluate and talk to a small PECRS, with every baseline
 
 test: $(READY) ## all tests, notebooks included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -W ignore \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+
+test-browser: $(READY) ## the explorer in a real browser (installs Playwright; needs chromium)
+	$(BIN)/pip install --quiet --constraint constraints.txt playwright
+	$(BIN)/python -m pytest -W ignore tests/browser
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .
@@ -31,6 +37,12 @@ lint: $(READY) ## style and types
 
 figures: $(READY) ## redraw figures/ from data/results/
 	$(BIN)/python -m experiments.draw_figures
+
+notebooks: $(READY) ## execute all notebooks and write their outputs
+	$(BIN)/python -m experiments.notebooks run
+
+badges: $(READY) ## point the Colab badges at REPO=owner/name
+	$(BIN)/python -m experiments.notebooks badges $(REPO)
 
 benchmark: $(READY) ## one pass against three (INSPIRED=folder of the INSPIRED data)
 	$(BIN)/python -m tests.benchmarks.bench_one_pass --inspired $(INSPIRED) --json data/results/bench_one_pass.json

@@ -3,6 +3,7 @@
     python -m experiments.backbone general  --data FOLDER --out runs/general-tiny --size tiny
     python -m experiments.backbone dialogue --data FOLDER --out runs/reel-tiny --size tiny \
         --start runs/general-tiny
+    python -m experiments.backbone ship --start runs/reel-tiny --out data/backbone/reel-tiny
 
 Two stages, each resumable: `general` reads films, books, reviews and dialogues of many kinds;
 `dialogue` goes on with what the model is for, people (and MiniReel's simulated people) talking
@@ -18,24 +19,70 @@ import gzip
 import json
 import lzma
 import re
+import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from experiments.inspired_data import load
 from pecrs_lib.context import SPEAKER
-from pecrs_lib.data import Dialogue
+from pecrs_lib.data import Catalogue, Dialogue
 from pecrs_lib.data.minireel import load_minireel
 from pecrs_lib.data.readers import read_dialogues
 from pecrs_lib.pretrain import EOS, PretrainConfig, dialogue_text, item_documents, pretrain
 
+WORD = re.compile(r"[A-Za-z][A-Za-z'-]{2,}")
+STOP = set(
+    [
+        "the",
+        "and",
+        "his",
+        "her",
+        "who",
+        "their",
+        "with",
+        "for",
+        "from",
+        "that",
+        "into",
+        "when",
+        "after",
+        "has",
+        "are",
+        "was",
+        "but",
+        "not",
+        "all",
+        "they",
+        "him",
+        "she",
+        "its",
+        "out",
+        "one",
+        "two",
+        "must",
+        "until",
+        "while",
+        "where",
+        "about",
+        "been",
+        "have",
+        "will",
+        "can",
+        "only",
+        "over",
+        "him",
+    ]
+)
 SPOKEN = re.compile("|".join(SPEAKER.values()))
 SIZES = {"tiny": dict(n_embd=128, n_head=4), "small": dict(n_embd=256, n_head=4)}
 LAYERS = {"general": {"tiny": 4, "small": 6}, "dialogue": {"tiny": 4, "small": 3}}
-STEPS = {"general": {"tiny": 2500, "small": 1600}, "dialogue": {"tiny": 1600, "small": 1000}}
+STEPS = {"general": {"tiny": 2500, "small": 1600}, "dialogue": {"tiny": 1600, "small": 1200}}
 RATE = {"general": {"tiny": 4e-3, "small": 2e-3}, "dialogue": {"tiny": 2e-3, "small": 1.5e-3}}
 
 
@@ -75,6 +122,21 @@ def books(path: Path, n_characters: int) -> Iterator[str]:
     with lzma.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             yield " ".join(json.loads(line)["text"][2000 : 2000 + n_characters].split()) + EOS
+
+
+def keywords_of(catalogue: Catalogue, rng: np.random.Generator) -> Callable[[str], list[str]]:
+    """Item id -> a person or genre and three words of the plot, in random order, new every time."""
+
+    def draw(item: str) -> list[str]:
+        if item not in catalogue:
+            return []
+        movie = catalogue[catalogue.row[item]]
+        facts = [*movie.genres, *movie.actors, *movie.directors]
+        plot = [w for w in dict.fromkeys(WORD.findall(movie.plot)) if w.lower() not in STOP]
+        drawn = [*rng.permutation(facts)[:1].tolist(), *rng.permutation(plot)[:3].tolist()]
+        return rng.permutation(drawn).tolist() if drawn else []
+
+    return draw
 
 
 def sample(documents: Iterable[str], n: int, rng: np.random.Generator) -> list[str]:
@@ -135,25 +197,40 @@ def corpus(stage: str, data: Path) -> tuple[dict[str, list[str]], dict[str, list
         }, held_out
     reel, splits = load_minireel()
     held_out["MiniReel valid"], held_out["MiniReel test"] = splits["valid"], splits["test"]
+    about, known = keywords_of(reel, rng), keywords_of(catalogue, rng)
+    talk["ReDial train"] = sample(talk["ReDial train"], 4_500, rng)
+    talk["INSPIRED train"] = [dialogue_text(d, known) for _ in range(2) for d in inspired["train"]]
     return {
         **talk,
-        "MiniReel train": [dialogue_text(d) for d in splits["train"]] * 2,  # few, and what matters
+        "MiniReel train": [dialogue_text(d, about) for _ in range(4) for d in splits["train"]],
         "MiniReel films": item_documents(reel) * 3,
         "INSPIRED films": item_documents(catalogue),
     }, held_out
+
+
+def ship(start: Path, out: Path) -> None:
+    """The finished model in half precision, with the record of both stages; the card is kept."""
+    record = json.loads((start / "pretrain.json").read_text(encoding="utf-8"))
+    GPT2LMHeadModel.from_pretrained(start, dtype=torch.float16).save_pretrained(out)
+    PreTrainedTokenizerFast.from_pretrained(start).save_pretrained(out)
+    for stage, folder in (("dialogue", start), ("general", Path(record["start"]))):
+        shutil.copy(folder / "pretrain.json", out / f"{stage}.json")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("stage", choices=STEPS)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("stage", choices=(*STEPS, "ship"))
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--steps", type=int, help="steps of 4,096 tokens")
     parser.add_argument("--start", type=Path, help="the model to go on from")
     args = parser.parse_args()
+    if args.stage == "ship":
+        ship(args.start, args.out)
+        return
     sources, held_out = corpus(args.stage, args.data)
     documents = [text for texts in sources.values() for text in texts]
     for name, dialogues in held_out.items():

@@ -1,12 +1,12 @@
 """PECRS on MiniReel at length: train, choose on the validation part, look at test once.
 
-    python -m experiments.reel [--seed 0] [--ship]
+    python -m experiments.reel [--seed 0] [--backbone NAME] [--epochs 12] [--dev-only] [--ship]
     python -m experiments.reel --shipped     # only measure the checkpoint that was shipped
 
-Resumable runs under `runs/reel/`, the second going on from the best checkpoint of the first with a
-learning rate that starts anew; writes `data/results/minireel_pecrs.json` (recall beside every
-baseline with intervals, the history, text metrics). `--ship` copies the best checkpoint to
-`data/checkpoints/minireel/`, where notebooks find it.
+A resumable run under `runs/reel/`. `--dev-only` stops before the test set. Writes
+`data/results/minireel_pecrs.json` (recall beside every baseline with intervals, the history, text
+metrics). `--ship` copies the best checkpoint to `data/checkpoints/minireel/`, where notebooks find
+it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,38 +35,23 @@ from pecrs_lib.training import Trainer
 RESULT = ROOT / "data" / "results" / "minireel_pecrs.json"
 CONFIG = TINY.with_(
     batch_size=32, learning_rate=3e-3, head_learning_rate=3e-3, negatives=8,
-    alpha=1.0, beta=0.5, gamma=0.3, warmup_epochs=0.1, patience=None,
+    alpha=1.0, beta=0.5, gamma=0.3, warmup_epochs=0.1, patience=None, epochs=12,
 )  # fmt: skip
 SHIPPED = ROOT / "data" / "checkpoints" / "minireel"
-EPOCHS = (6, 4, 14)  # of the runs, each with a learning rate that starts anew
 VALID = 100  # dialogues that choose the epoch
 
 
-def folder_of(seed: int, number: int) -> Path:
-    return ROOT / "runs" / "reel" / f"{seed}-{number}"
-
-
 def trained(
-    config: Config, catalogue: Catalogue, splits: dict[str, list[Dialogue]]
+    config: Config, catalogue: Catalogue, splits: dict[str, list[Dialogue]], out: Path
 ) -> dict[str, Any]:
     """Train to the end, or go on; returns what is to be remembered of the run."""
-    started, histories = time.time(), []
-    for number, epochs in enumerate(EPOCHS):
-        out = folder_of(config.seed, number)
-        model = (
-            PECRS.from_pretrained(folder_of(config.seed, number - 1) / "best")
-            if number
-            else PECRS.from_backbone(config)
-        )
-        model.config = config.with_(epochs=epochs)
-        run = Trainer(model, catalogue, splits["train"], splits["valid"][:VALID], out)
-        run.resume()
-        for row in run.epochs():
-            print({name: round(value, 2) for name, value in row.items()}, flush=True)
-        histories.append(run.history().to_dict(orient="records"))
-    return machine() | {
-        "config": config.to_dict(), "seconds": time.time() - started, "histories": histories
-    }  # fmt: skip
+    model = PECRS.from_backbone(config)
+    run = Trainer(model, catalogue, splits["train"], splits["valid"][:VALID], out)
+    run.resume()
+    started = machine()
+    for row in run.epochs():
+        print({name: round(value, 2) for name, value in row.items()}, flush=True)
+    return started | {"config": config.to_dict(), "history": run.progress.history}
 
 
 def main() -> None:
@@ -78,13 +62,20 @@ def main() -> None:
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--ship", action="store_true")
     either.add_argument("--shipped", action="store_true")
+    parser.add_argument("--backbone", default=CONFIG.backbone)
+    parser.add_argument("--epochs", type=int, default=CONFIG.epochs)
+    parser.add_argument("--dev-only", action="store_true")
     args = parser.parse_args()
     catalogue, splits = load_minireel()
     found = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     folder = SHIPPED
     if not args.shipped:
-        found = trained(CONFIG.with_(seed=args.seed), catalogue, splits)
-        folder = folder_of(args.seed, len(EPOCHS) - 1) / "best"
+        config = CONFIG.with_(seed=args.seed, backbone=args.backbone, epochs=args.epochs)
+        out = ROOT / "runs" / "reel" / f"{Path(args.backbone).name}-{args.epochs}-{args.seed}"
+        found = trained(config, catalogue, splits, out)
+        folder = out / "best"
+    if args.dev_only:
+        return
     if args.ship:
         shutil.rmtree(SHIPPED, ignore_errors=True)
         shutil.copytree(folder, SHIPPED)

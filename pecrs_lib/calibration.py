@@ -32,12 +32,16 @@ def calibrate(
     rows = torch.arange(len(v), device=v.device)
     config = model.config.with_(negatives=min(8, len(features)))
     generator = torch.Generator().manual_seed(config.seed)
-    d, q = [], []
+    d, pooled, q = [], [], []
     for window in [w for w in windows if any(turn.items for turn in w.turns)][:sample]:
         batch = make_batch([window], len(features), config, generator).to(v.device)
         hidden = model.hidden(batch, v, rows).float()
-        d.append(hidden[batch.query_row, batch.query_column])
+        at, before = model.queries.outputs(hidden, batch.query_row, batch.query_column)
+        d.append(at)
+        pooled += [] if before is None else [before]
         q.append(hidden[batch.query_row[:, None], batch.candidate_column].flatten(0, 1))
-    model.standardise_d.fit(torch.cat(d))
+    model.queries.standardise.fit(torch.cat(d))
+    if model.queries.pooled is not None:
+        model.queries.pooled.fit(torch.cat(pooled))
     model.standardise_q.fit(torch.cat(q))
     model.train(was_training)

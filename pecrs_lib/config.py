@@ -35,6 +35,7 @@ class Config:
     share_over_tasks: bool = True  # the same draw for retrieval and re-ranking (section 3.6)
     refresh_items: int = 0  # 0: item features with adapters off, once; k: adapters on, each k steps
 
+    query_pooling: bool = False  # pool the whole context into the query; the paper does not
     rerank_from_retrieval: bool = False  # start r from the retrieval score; the paper does not
 
     alpha: float = 0.15  # weight of the retrieval loss (Eq 8)
@@ -107,6 +108,7 @@ TINY = Config(  # a small backbone on two cores: higher rates because there is l
     negatives=16,  # re-ranked in the language model, which is what costs
     retrieval_negatives=None,  # item features are cached, so the whole catalogue costs little
     share_over_tasks=False,
+    query_pooling=True,
     rerank_from_retrieval=True,
     learning_rate=1e-3,
     head_learning_rate=1e-3,

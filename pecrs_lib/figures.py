@@ -18,7 +18,8 @@ SIZE = (7.0, 3.8)  # inches
 MARKERS = "osD^vPX*"
 
 
-def _axes(columns: int = 1, size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
+def axes_of(columns: int = 1, size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
+    """An empty figure in the project's style: its axes, or an array of them side by side."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, columns)
     for ax in np.atleast_1d(axes):
@@ -37,7 +38,7 @@ def recall_figure(
         targets: which target set to draw.
     """
     shown = [row for row in rows if row["targets"] == targets]
-    figure, axes = _axes(len(k), (2.6 * len(k), 0.5 + 0.38 * len(shown)))
+    figure, axes = axes_of(len(k), (2.6 * len(k), 0.5 + 0.38 * len(shown)))
     for ax, cut in zip(np.atleast_1d(axes), k, strict=True):
         cell = [row[f"R@{cut}"] for row in shown]
         value = np.array([c["value"] for c in cell], dtype=float)
@@ -58,7 +59,7 @@ def recall_figure(
 
 def history_figure(history: pd.DataFrame) -> Figure:
     """The three losses and the validation recall, epoch by epoch (`Trainer.history`)."""
-    figure, (left, right) = _axes(2, (8.4, 3.4))
+    figure, (left, right) = axes_of(2, (8.4, 3.4))
     epoch = history["epoch"]
     for name, marker in zip(("recall", "rerank", "gen"), MARKERS, strict=False):
         left.plot(epoch, history[name], marker=marker, label=name)
@@ -73,7 +74,7 @@ def history_figure(history: pd.DataFrame) -> Figure:
 
 def cost_figure(report: Mapping[str, Any]) -> Figure:
     """Data points per second and tokens per point, one pass beside three (the benchmark's file)."""
-    figure, (left, right) = _axes(2, (7.4, 3.0))
+    figure, (left, right) = axes_of(2, (7.4, 3.0))
     names = {"one_pass": "one pass", "three_passes": "three passes"}
     colours = sns.color_palette("colorblind", 2)
     for ax, key, unit in (

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pecrs_lib.backbone import Backbone
 from pecrs_lib.config import Config
 from pecrs_lib.data.schema import Catalogue
-from pecrs_lib.heads import Head, Standardise, mlp
+from pecrs_lib.heads import Head, QueryEncoder, Standardise, mlp
 from pecrs_lib.items import (
     ItemEncoder,
     ItemFeatures,
@@ -63,6 +63,7 @@ class PECRS(nn.Module):
         config: how it was built and trained.
         backbone: the LM with its adapters and tokenizer.
         items: pooling and item head (Eq 1).
+        queries: what f reads of a turn (Eq 2).
         f: projection of queries and of candidates read in context.
         g: score of a candidate.
     """
@@ -74,7 +75,7 @@ class PECRS(nn.Module):
         dim = backbone.dim
         table = backbone.embed(torch.arange(min(4096, backbone.tokenizer.item)))
         self.items = ItemEncoder(dim, float(table.detach().float().std()))
-        self.standardise_d = Standardise(dim)
+        self.queries = QueryEncoder(dim, config.query_pooling)
         self.standardise_q = Standardise(dim)
         self.f = Head(dim)
         self.g = mlp(dim, 1)
@@ -102,7 +103,7 @@ class PECRS(nn.Module):
     def _heads(self) -> dict[str, nn.Module]:
         return {
             "items": self.items, "f": self.f, "g": self.g,
-            "standardise_d": self.standardise_d, "standardise_q": self.standardise_q,
+            "queries": self.queries, "standardise_q": self.standardise_q,
         }  # fmt: skip
 
     def head_buffers(self) -> dict[str, Tensor]:
@@ -250,13 +251,9 @@ class PECRS(nn.Module):
         mask = additive(visible(batch.layout, batch.layout), x.dtype)
         return self.backbone(x, batch.position, mask, cache)
 
-    def project(self, d: Tensor) -> Tensor:
-        """f(d_t) of the LM's outputs at ``[REC]``: (…, D) -> (…, D)."""
-        return self.f(self.standardise_d(d.float()))
-
-    def query(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """(P, D) f(d_t) for the points of a batch."""
-        return self.project(hidden[batch.query_row, batch.query_column])
+    def query(self, hidden: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """f(d_t) of the turns whose ``[REC]`` stand at (row, column), (P,) each -> (P, D)."""
+        return self.f(self.queries(hidden, row, column))
 
     def candidate_scores(self, hidden: Tensor, distance: Tensor) -> Tensor:
         """r_j of candidates: LM outputs (…, D) and their distances to the query (…) -> (…).
@@ -283,7 +280,7 @@ class PECRS(nn.Module):
         v = self.items(*features.gather(rows)) if len(rows) else features.values[:0].float()
         hidden = self.hidden(batch, v, row_of)
 
-        d = self.query(hidden, batch)
+        d = self.query(hidden, batch.query_row, batch.query_column)
         to_v = pairwise_angular_distance(d, v)  # (P, n)
         against = torch.cat([batch.positive[:, None], batch.retrieval_negative], 1)
         distance = to_v.gather(1, row_of[against]).masked_fill(own_item(against), torch.inf)

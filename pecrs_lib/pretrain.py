@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,22 +48,34 @@ class PretrainConfig:
     seed: int = 0
 
 
-def dialogue_text(dialogue: Dialogue) -> str:
+def dialogue_text(
+    dialogue: Dialogue, keywords: Callable[[str], Sequence[str]] | None = None
+) -> str:
     """A dialogue as the model will read it: films named, speaker, text, end of utterance.
 
     The films stand in front in brackets, as their vectors will in `context`; so the language model
     learns which film comes next before it learns how to say so.
+
+    Args:
+        keywords: item id -> words about it that stand before its name. Drawn anew for every
+            mention, they make the output at the bracket, where PECRS asks for a film, a guess at
+            what the film is about.
     """
     return "".join(
-        f"{_films(u)}{SPEAKER[u.role]} {' '.join(u.text.replace(EOS, ' ').split())}{EOS}"
-        for u in dialogue.utterances
+        f"{_films(u, keywords)}{SPEAKER[u.role]} {_plain(u.text)}{EOS}" for u in dialogue.utterances
     )
 
 
-def _films(u: Utterance) -> str:
-    spans = [u.text[m.start : m.end] for m in u.mentions if m.start is not None]
-    named = dict.fromkeys(" ".join(span.replace(EOS, " ").split()) for span in spans)
-    return f"[{', '.join(named)}] " if named else ""
+def _films(u: Utterance, keywords: Callable[[str], Sequence[str]] | None) -> str:
+    named = {_plain(u.text[m.start : m.end]): m.item for m in u.mentions if m.start is not None}
+    about = [
+        ", ".join([*(keywords(item) if keywords else ()), name]) for name, item in named.items()
+    ]
+    return f"[{'; '.join(about) if keywords else ', '.join(about)}] " if named else ""
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace(EOS, " ").split())
 
 
 def item_documents(catalogue: Catalogue) -> list[str]:

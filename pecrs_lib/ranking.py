@@ -160,7 +160,7 @@ def rank(
     """
     if candidates < 1:
         raise ValueError(f"candidates must be at least 1, got {candidates}")
-    distance = pairwise_angular_distance(model.project(trunk.hidden[row, column]), v)
+    distance = pairwise_angular_distance(model.query(trunk.hidden, row, column), v)
     nearest = retrieval_order(distance)[:, : min(candidates, len(v))]
     near = distance.gather(1, nearest)
     r = score_candidates(model, trunk, row, column, nearest, near, v, chunk=chunk)

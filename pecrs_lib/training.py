@@ -102,11 +102,15 @@ class Trainer:
             )
         self.cache_dir = cache_dir or self.out / "cache"
         self.features = self._encode_items(model)
-        if not model.standardise_d.fitted:  # a trained model keeps the statistics it learned by
+        if (
+            not model.queries.standardise.fitted
+        ):  # a trained model keeps the statistics it learned by
             calibrate(model, self.train_windows, self.features)
         head = self.config.head_learning_rate or self.config.learning_rate
         own = [p for p in model.backbone.parameters() if p.requires_grad]
-        heads = [p for part in (model.items, model.f, model.g) for p in part.parameters()]
+        heads = [
+            p for part in (model.items, model.queries, model.f, model.g) for p in part.parameters()
+        ]
         optimizer = torch.optim.AdamW(
             [
                 {"params": own, "lr": self.config.learning_rate},

@@ -52,8 +52,14 @@ def run(model: PECRS, x: Tensor, candidates: Tensor | None = None) -> Tensor:
 
 
 def query(model: PECRS, hidden: Tensor) -> Tensor:
-    """(D,) f of the standardised output at [REC]."""
-    return model.f((hidden - model.standardise_d.mean) / model.standardise_d.std)
+    """(D,) f of the standardised output at [REC], the last of (T, D); pooled ones are added."""
+    standard = model.queries.standardise
+    x = (hidden[-1] - standard.mean) / standard.std
+    if model.queries.pooled is not None and model.queries.w is not None:
+        weight = [torch.exp(h @ model.queries.w) for h in hidden]
+        mean = sum(a * h for a, h in zip(weight, hidden, strict=True)) / sum(weight)
+        x = x + (mean - model.queries.pooled.mean) / model.queries.pooled.std
+    return model.f(x)
 
 
 def candidate_score(model: PECRS, hidden: Tensor, distance: Tensor) -> Tensor:
@@ -88,7 +94,7 @@ def three_passes(
     distance = score = None
     if item is not None:
         D_t = embed(model, torch.cat([past, rec]), torch.cat([past_slot, none]), v)
-        d = query(model, run(model, D_t)[-1])
+        d = query(model, run(model, D_t))
         rows = torch.cat([torch.tensor([item]), retrieval_negative])
         distance = torch.stack([angular_distance(d, v[j]) for j in rows])
         # pass 2: the candidates (Eq 5)

@@ -18,7 +18,7 @@ from tests.toys import toy_catalogue, toy_dialogues
 
 CONFIG = Config(
     context_tokens=64, utterance_tokens=48, window=192, lora_rank=4, negatives=5, epochs=1,
-    batch_size=3, candidates=8,
+    batch_size=3, candidates=8, query_pooling=True,
 )  # fmt: skip
 CATALOGUE = toy_catalogue(8)  # so few that all are read as candidates, whatever is drawn
 DIALOGUES = toy_dialogues(CATALOGUE, 6, seed=1)
@@ -29,9 +29,11 @@ def model(tiny_backbone):
     return PECRS.from_backbone(CONFIG.with_(backbone=tiny_backbone))
 
 
-def read(model: PECRS, windows, v: Tensor) -> tuple[Tensor, Tensor]:
-    """What stands before f, a pass per point: outputs at [REC] (P, D), of candidates (P·9, D)."""
-    d, q = [], []
+def read(model: PECRS, windows, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What stands before f, a pass per point: outputs at [REC] (P, D), their mean with all before
+    (P, D), of candidates (P·9, D).
+    """
+    d, mean, q = [], [], []
     for w in windows:
         for turn in w.turns:
             for item in turn.items:
@@ -39,8 +41,9 @@ def read(model: PECRS, windows, v: Tensor) -> tuple[Tensor, Tensor]:
                 D_t = embed(model, token, slot, v)
                 out = run(model, D_t, torch.cat([v[[item]], v]))
                 d.append(out[len(D_t) - 1])
+                mean.append(out[: len(D_t)].mean(0))
                 q.append(out[len(D_t) :])
-    return torch.stack(d), torch.cat(q)
+    return torch.stack(d), torch.stack(mean), torch.cat(q)
 
 
 def assert_standard(z: Tensor) -> None:
@@ -56,13 +59,14 @@ def test_after_it_what_the_heads_read_has_mean_0_and_spread_1(model):
     calibrate(model, windows, features)
     C, mask = features.gather(torch.arange(8))
     pooled = pool(C, model.items.w, mask)
-    d, q = read(model, windows, model.encode_catalogue(features))
+    d, mean, q = read(model, windows, model.encode_catalogue(features))
     for x, part in (
-        (pooled, model.items.standardise), (d, model.standardise_d), (q, model.standardise_q)
+        (pooled, model.items.standardise), (d, model.queries.standardise),
+        (mean, model.queries.pooled), (q, model.standardise_q),
     ):  # fmt: skip
         assert (x.mean(0).abs() > 0.1).any() and (x.std(0) - 1).abs().max() > 0.1
         assert_standard(part(x))
-    assert not torch.equal(model.standardise_d.mean, model.standardise_q.mean)
+    assert not torch.equal(model.queries.standardise.mean, model.standardise_q.mean)
 
 
 @torch.no_grad()
@@ -74,8 +78,9 @@ def test_the_sample_is_of_windows_that_recommend(model):
     speaking = [w for w in windows if any(t.items for t in w.turns)]
     assert len(speaking) > 2
     calibrate(model, [*silent, *speaking], features, sample=2)
-    d, q = read(model, speaking[:2], model.encode_catalogue(features))
-    assert_standard(model.standardise_d(d))
+    d, mean, q = read(model, speaking[:2], model.encode_catalogue(features))
+    assert_standard(model.queries.standardise(d))
+    assert_standard(model.queries.pooled(mean))
     assert_standard(model.standardise_q(q))
 
 
@@ -86,7 +91,7 @@ def test_the_statistics_are_saved_with_the_model(model, tmp_path):
     again = PECRS.from_pretrained(tmp_path)
     names = {
         f"{part}.{x}"
-        for part in ("items.standardise", "standardise_d", "standardise_q")
+        for part in ("items.standardise", "queries.standardise", "queries.pooled", "standardise_q")
         for x in ("mean", "std")
     }
     assert set(model.head_buffers()) == {"items.scale", *names}
@@ -111,7 +116,7 @@ def test_a_trainer_takes_them_and_a_resumed_one_takes_them_over(model, tmp_path)
         buffer.mul_(1.5)  # as if taken from other dialogues, to tell them from those taken anew
     run.save()
     again = trainer(PECRS.from_backbone(model.config), tmp_path)
-    assert not torch.equal(again.raw_model.standardise_d.std, model.standardise_d.std)
+    assert not torch.equal(again.raw_model.queries.pooled.std, model.queries.pooled.std)
     assert again.resume()
     for name, buffer in model.head_buffers().items():
         assert torch.equal(again.raw_model.head_buffers()[name], buffer), name

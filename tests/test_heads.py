@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pecrs_lib.heads import Head, Standardise, mlp
+from pecrs_lib.heads import Head, QueryEncoder, Standardise, causal_pool, mlp
+from pecrs_lib.items import pool
 
 D = 8
 
@@ -93,3 +94,31 @@ def test_statistics_are_kept_but_not_trained():
     z = torch.zeros(D, requires_grad=True)
     s(z).sum().backward()
     torch.testing.assert_close(z.grad, 1 / s.std)
+
+
+# -- what f reads of a turn -----------------------------------------------------------------------
+
+
+def test_causal_pooling_is_the_pooling_of_every_prefix():
+    h, w = torch.randn(3, 7, D, dtype=torch.float64), torch.randn(D, dtype=torch.float64)
+    got = causal_pool(h, w)
+    for t in range(7):
+        slow = pool(h[:, : t + 1], w, torch.ones(3, t + 1, dtype=torch.bool))
+        torch.testing.assert_close(got[:, t], slow, atol=1e-12, rtol=1e-9)
+    changed = h.clone()
+    changed[:, 4:] = 100.0
+    torch.testing.assert_close(causal_pool(changed, w / 50)[:, :4], causal_pool(h, w / 50)[:, :4])
+
+
+def test_pooling_does_not_fail_where_the_last_token_outweighs_all_others():
+    h = torch.zeros(1, 3, D)
+    h[0, 2] = 200.0
+    out = causal_pool(h, torch.ones(D))
+    assert torch.isfinite(out).all() and torch.equal(out[0, 2], h[0, 2])
+
+
+def test_without_pooling_a_query_is_the_output_at_rec():
+    hidden, row, column = torch.randn(2, 5, D), torch.tensor([0, 1]), torch.tensor([3, 1])
+    assert torch.equal(QueryEncoder(D, pooling=False)(hidden, row, column), hidden[row, column])
+    both = QueryEncoder(D, pooling=True)(hidden, row, column)
+    assert torch.allclose(both[1], hidden[1, 1] + hidden[1, :2].mean(0))

@@ -18,7 +18,9 @@ from pecrs_lib.packing import Batch, add_candidates, pack
 from tests.reference import points_of, three_passes
 from tests.toys import KINDS, save_tiny_backbone
 
-CONFIG = Config(context_tokens=64, utterance_tokens=48, window=192, gamma=0.7, lora_rank=4)
+CONFIG = Config(
+    context_tokens=64, utterance_tokens=48, window=192, gamma=0.7, lora_rank=4, query_pooling=True
+)
 
 
 def build(backbone: str, catalogue: Catalogue, **changes) -> tuple[PECRS, ItemFeatures]:
@@ -28,7 +30,8 @@ def build(backbone: str, catalogue: Catalogue, **changes) -> tuple[PECRS, ItemFe
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    for part in (model.standardise_d, model.standardise_q, model.items.standardise):
+    parts = (model.queries.standardise, model.standardise_q, model.items.standardise)
+    for part in (*parts, *filter(None, [model.queries.pooled])):
         spread = 0.5 + torch.rand(model.backbone.dim, generator=generator)
         mean = torch.randn(model.backbone.dim, generator=generator)
         part.fit(mean + spread * torch.randn(99, model.backbone.dim, generator=generator))

@@ -23,7 +23,8 @@ FLOW = (
     "data", "memory", "config", "metrics", "context", "heads", "items", "packing", "negatives",
     "losses", "backbone", "model", "batches", "calibration", "ranking", "protocol", "checkpoint",
     "training", "recommend", "generation", "baselines", "evaluation", "assessment", "pretrain",
-    "grammar", "world", "conversation", "simulate", "figures", "cli", "__main__",
+    "grammar", "world", "conversation", "simulate", "exercises", "explorer", "figures", "diagrams",
+    "widgets", "explorer_widget", "cli", "__main__",
 )  # fmt: skip
 
 

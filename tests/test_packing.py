@@ -15,16 +15,17 @@ from pecrs_lib.packing import PADDING, TRUNK, Layout, add_candidates, branch_lay
 from tests.test_one_pass import build, windows_for, with_negatives
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["g", "g and retrieval"])
+@pytest.fixture(scope="module", params=[False, True], ids=["as the paper", "as TINY"])
 def trained(request, tiny_backbone, catalogue):
-    return build(tiny_backbone, catalogue, rerank_from_retrieval=request.param)
+    changes = {"rerank_from_retrieval": request.param, "query_pooling": request.param}
+    return build(tiny_backbone, catalogue, **changes)
 
 
 def outputs(model, features, batch):
     """Everything a batch says: query vectors, candidate scores, token losses."""
     v = model.items.catalogue(features)
     hidden = model.hidden(batch, v, torch.arange(len(v)))
-    d = model.query(hidden, batch)
+    d = model.query(hidden, batch.query_row, batch.query_column)
     distance = pairwise_angular_distance(d, v).gather(1, batch.candidate)
     q = hidden[batch.query_row[:, None], batch.candidate_column]
     return d, model.candidate_scores(q, distance), model.token_nll(hidden, batch)

@@ -81,7 +81,8 @@ def test_more_candidates_than_positions(trained, catalogue, dialogues):
     trunk = read_trunks(model, pack(windows), v)
     row, column = torch.tensor([0]), torch.tensor([windows[0].turns[0].start])
     candidate = torch.arange(len(many))[None]
-    distance = pairwise_angular_distance(model.project(trunk.hidden[row, column]), many)
+    with torch.inference_mode():
+        distance = pairwise_angular_distance(model.query(trunk.hidden, row, column), many)
     r = score_candidates(model, trunk, row, column, candidate, distance, many).view(100, 24)
     torch.testing.assert_close(r, r[:1].expand(100, -1), atol=1e-5, rtol=1e-5)
 

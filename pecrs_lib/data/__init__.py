@@ -1,5 +1,6 @@
 """Dialogues and catalogues: types, readers, title matching, download."""
 
+from pecrs_lib.data.corpora import CORPORA, load_corpus
 from pecrs_lib.data.describe import Statistics, describe
 from pecrs_lib.data.inspired import read_inspired
 from pecrs_lib.data.jsonl import check_mentions, read_jsonl, write_jsonl
@@ -25,6 +26,7 @@ from pecrs_lib.data.schema import Catalogue, DataError, Dialogue, Mention, Movie
 from pecrs_lib.data.splits import Split, split_by_dialogue
 
 __all__ = [
+    "CORPORA",
     "FORMATS",
     "Catalogue",
     "DataError",
@@ -41,6 +43,7 @@ __all__ = [
     "bundled",
     "check_mentions",
     "describe",
+    "load_corpus",
     "load_interactions",
     "load_minireel",
     "load_oracle",

@@ -1,0 +1,35 @@
+"""Check cells: the notebooks' exercises say whether an answer is right, and how to go on if not.
+
+Beside the flow; used by the notebooks only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+OPEN = "Not answered yet: put your answer in place of the three dots."
+
+
+def check(answer: Any, right: Any, hint: str = "Look again.") -> str:
+    """What to tell the reader about an answer.
+
+    Args:
+        answer: the reader's; ``...`` while there is none. A function may be asked for: then
+            `right` tests it.
+        right: the value (numbers within 1 %), or a function that tells whether an answer is right.
+        hint: for a wrong answer.
+    """
+    if answer is ...:
+        return OPEN
+    try:
+        ok = right(answer) if callable(right) else _equal(answer, right)
+    except Exception as error:  # the reader's own code may do anything; it must not end the lesson
+        return f"This raises {type(error).__name__}: {error}. {hint}"
+    return "Right." if ok else f"Not yet: {hint}"
+
+
+def _equal(answer: Any, right: Any) -> bool:
+    if isinstance(right, int | float) and isinstance(answer, int | float):
+        return math.isclose(answer, right, rel_tol=0.01, abs_tol=1e-9)
+    return bool(answer == right)

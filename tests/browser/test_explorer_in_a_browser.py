@@ -1,0 +1,117 @@
+"""Notebook 04 as a reader uses it: JupyterLab, a real chromium, keyboard and button.
+
+`make test-browser` runs this; it is skipped where Playwright or chromium is missing. The screenshot
+`runs/browser/explorer.png` is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = ROOT / "notebooks" / "04_retrieval_loss.ipynb"
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+SHOTS = ROOT / "runs" / "browser"
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A JupyterLab over a copy of the notebook."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copy(NOTEBOOK, folder)
+    tracker = folder / "settings" / "@jupyterlab" / "notebook-extension"
+    tracker.mkdir(parents=True)
+    # every cell in the page, not only those in view
+    (tracker / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    call = [
+        sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}",
+        "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
+        f"--LabApp.user_settings_dir={folder / 'settings'}",
+    ]  # fmt: skip
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            call, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"{url}/api", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail(f"JupyterLab did not start: {(folder / 'log').read_text()[-500:]}")
+        yield f"{url}/lab/tree/{NOTEBOOK.name}"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+def test_sliders_by_keyboard_and_live_training(address: str) -> None:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        failures: list[str] = []
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.goto(address)
+        page.get_by_role("menuitem", name="Run", exact=True).click(timeout=60_000)
+        page.get_by_text("Run All Cells", exact=True).click()
+        train = page.get_by_role("button", name="Train live")
+        train.wait_for(timeout=240_000)
+        picture = page.locator("img[alt^='recall and cost over M_train']").last
+        train.scroll_into_view_if_needed()
+
+        def shown() -> str:
+            return picture.get_attribute("src") or ""
+
+        def changed(before: str, seconds: float) -> bool:
+            end = time.time() + seconds
+            while time.time() < end:
+                if shown() != before:
+                    return True
+                time.sleep(0.2)
+            return False
+
+        box = page.locator(".widget-vbox", has=train).last
+        before = shown()
+        handle = box.locator(".noUi-handle").first
+        handle.focus()
+        handle.press("ArrowRight")
+        assert changed(before, 20), "the arrow key moves M_train and redraws"
+
+        for _ in range(7):
+            handle.press("ArrowRight")
+            time.sleep(0.5)
+        page.get_by_text("more than the 599 other films").last.wait_for(timeout=20_000)
+        for _ in range(5):
+            handle.press("ArrowLeft")
+            time.sleep(0.5)
+
+        before = shown()
+        train.click()
+        page.get_by_text("R@50", exact=False).last.wait_for(timeout=60_000)
+        assert changed(before, 60), "the live point is drawn"
+        train.scroll_into_view_if_needed()
+        page.screenshot(path=SHOTS / "explorer.png")
+        assert not failures
+        browser.close()

@@ -1,0 +1,21 @@
+"""Check cells say whether an answer is right, and never end the lesson."""
+
+from __future__ import annotations
+
+from pecrs_lib.exercises import OPEN, check
+
+
+def test_answers_are_judged():
+    assert check(..., 3) == OPEN
+    assert check(3, 3) == "Right."
+    assert check(3.001, 3) == "Right." and check(3.2, 3).startswith("Not yet")
+    assert check((600, 128), (600, 128)) == "Right."
+    assert check("a", "b", "think") == "Not yet: think"
+    assert check(0, 0) == "Right." and check(1, 0).startswith("Not yet")
+
+
+def test_functions_are_tried():
+    assert check(lambda x: x + 1, lambda f: f(1) == 2) == "Right."
+    told = check(lambda x: 1 / 0, lambda f: f(1) == 2, "try again")
+    assert told.startswith("This raises ZeroDivisionError") and told.endswith("try again")
+    assert check(5, lambda f: f(1) == 2).startswith("This raises TypeError")
