@@ -1,9 +1,9 @@
-"""The backbones that come with the package: two small language models of films and talk.
+"""The backbone that comes with the package: a small language model of films and talk.
 
-    python -m experiments.backbone general  --data FOLDER --out runs/general-tiny --size tiny
-    python -m experiments.backbone dialogue --data FOLDER --out runs/reel-tiny --size tiny \
-        --start runs/general-tiny
-    python -m experiments.backbone ship --start runs/reel-tiny --out data/backbone/reel-tiny
+    python -m experiments.backbone general  --data FOLDER --out runs/general-small
+    python -m experiments.backbone dialogue --data FOLDER --out runs/reel-small \
+        --start runs/general-small
+    python -m experiments.backbone ship --start runs/reel-small --out data/backbone/reel-small
 
 Two stages, each resumable: `general` reads films, books, reviews and dialogues of many kinds;
 `dialogue` goes on with what the model is for, people (and MiniReel's simulated people) talking

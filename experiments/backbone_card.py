@@ -1,6 +1,6 @@
 """What a bundled backbone knows: perplexity, neighbours, continuations, a probe; fills in its card.
 
-    python -m experiments.backbone_card reel-tiny --data FOLDER [--probe]
+    python -m experiments.backbone_card reel-small --data FOLDER [--probe]
 
 Perplexity per token on held-out dialogues, beside an interpolated 5-gram model (Witten-Bell) of
 the same text and beside the same network untrained. `--probe` trains PECRS on the backbone and on

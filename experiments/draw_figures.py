@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pecrs_lib import figures
+from pecrs_lib import diagrams, figures
+from pecrs_lib.explorer import Setting
+from pecrs_lib.explorer_widget import explorer_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, OUT = ROOT / "data" / "results", ROOT / "figures"
-MARKED = re.compile(r"(<!-- results: [^\n]*-->\n).*?(<!-- end of results -->)", re.DOTALL)
+PARTS = {"inspired": "inspired.json", "minireel": "minireel_pecrs.json"}  # of the README
 
 
 def results_table(record: dict[str, Any]) -> str:
@@ -36,25 +38,34 @@ def results_table(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_readme(readme: str, record: dict[str, Any]) -> str:
-    """`readme` with the part between the marks replaced."""
-    table = results_table(record)
-    return MARKED.sub(lambda m: f"{m[1]}{table}{m[2]}", readme)
+def write_readme(readme: str, part: str, record: dict[str, Any]) -> str:
+    """`readme` with the table between the marks of `part` replaced."""
+    marked = re.compile(rf"(<!-- {part}: [^\n]*-->\n).*?(<!-- end of {part} -->)", re.DOTALL)
+    return marked.sub(lambda m: f"{m[1]}{results_table(record)}{m[2]}", readme)
 
 
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     drawn = []
-    inspired = RESULTS / "inspired.json"
-    if inspired.exists():
-        record = json.loads(inspired.read_text(encoding="utf-8"))
+    readme = ROOT / "README.md"
+    for part, name in PARTS.items():
+        record = json.loads((RESULTS / name).read_text(encoding="utf-8"))
         for targets in ("all", "novel"):
-            name = f"inspired_{targets}.png"
-            figures.save(figures.recall_figure(record["rows"], targets=targets), OUT / name)
-            drawn.append(name)
-        readme = ROOT / "README.md"
-        readme.write_text(write_readme(readme.read_text(encoding="utf-8"), record), "utf-8")
-        drawn.append("the table of README.md")
+            picture = f"{part}_{targets}.png"
+            figures.save(figures.recall_figure(record["rows"], targets=targets), OUT / picture)
+            drawn.append(picture)
+        text = readme.read_text(encoding="utf-8")
+        readme.write_text(write_readme(text, part, record), encoding="utf-8")
+        drawn.append(f"the README's table of {part}")
+    figures.save(diagrams.flow_diagram(), OUT / "flow.png")
+    drawn.append("flow.png")
+    grid, cost = (RESULTS / f"explorer_{name}.json" for name in ("grid", "cost"))
+    picture = explorer_figure(
+        json.loads(grid.read_text(encoding="utf-8")), json.loads(cost.read_text(encoding="utf-8")),
+        Setting(16),
+    )  # fmt: skip
+    figures.save(picture, OUT / "explorer.png")
+    drawn.append("explorer.png")
     bench = RESULTS / "bench_one_pass.json"
     if bench.exists():
         report = json.loads(bench.read_text(encoding="utf-8"))

@@ -37,6 +37,8 @@ def cleaned(outputs: list[Any]) -> list[Any]:
         if output.get("name") == "stderr":
             continue
         data = output.get("data", {})
+        if WIDGET in data and "%|" in data.get("text/plain", ""):
+            continue  # a progress bar
         if WIDGET in data:
             del data[WIDGET]
             data["text/plain"] = "(controls: run this cell to use them)"

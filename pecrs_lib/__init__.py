@@ -3,8 +3,11 @@
 The library backs the notebooks; each module is one step of the way from data to result::
 
     data -> context -> items -> packing -> negatives -> losses -> backbone -> model
-         -> batches -> ranking -> protocol -> checkpoint -> training -> recommend
+         -> batches -> ranking -> protocol -> checkpoint -> warmstart -> training -> recommend
          -> generation -> metrics, baselines -> evaluation -> assessment -> figures -> cli
+
+Beside it stand `pretrain`, MiniReel's simulator and what the notebooks use: `diagrams`,
+`exercises`, `explorer` and the widgets.
 
 Shapes are written with one alphabet everywhere:
 

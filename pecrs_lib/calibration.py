@@ -32,16 +32,25 @@ def calibrate(
     rows = torch.arange(len(v), device=v.device)
     config = model.config.with_(negatives=min(8, len(features)))
     generator = torch.Generator().manual_seed(config.seed)
-    d, pooled, q = [], [], []
+    d, q, said, named = [], [], [], []
+    queries = model.queries
+    if queries.words is not None:
+        words = torch.arange(model.backbone.tokenizer.item, device=v.device)
+        queries.words.fit(model.backbone.embed(words).float())
     for window in [w for w in windows if any(turn.items for turn in w.turns)][:sample]:
         batch = make_batch([window], len(features), config, generator).to(v.device)
-        hidden = model.hidden(batch, v, rows).float()
-        at, before = model.queries.outputs(hidden, batch.query_row, batch.query_column)
-        d.append(at)
-        pooled += [] if before is None else [before]
+        x, hidden = model.read(batch, v, rows)
+        at = batch.query_row, batch.query_column
+        d.append(hidden[at])
         q.append(hidden[batch.query_row[:, None], batch.candidate_column].flatten(0, 1))
-    model.queries.standardise.fit(torch.cat(d))
-    if model.queries.pooled is not None:
-        model.queries.pooled.fit(torch.cat(pooled))
-    model.standardise_q.fit(torch.cat(q))
+        if queries.said is not None and queries.named is not None:
+            z = queries.inputs(x, batch.query_column)
+            slot = batch.item[:, : z.shape[1]] >= 0
+            said.append(queries.said.pool(z, ~slot, *at))
+            named.append(queries.named.pool(z, slot, *at))
+    queries.standardise.fit(torch.cat(d).float())
+    model.standardise_q.fit(torch.cat(q).float())
+    if queries.said is not None and queries.named is not None:
+        queries.said.standardise.fit(torch.cat(said))
+        queries.named.standardise.fit(torch.cat(named))
     model.train(was_training)

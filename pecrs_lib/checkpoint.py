@@ -38,6 +38,7 @@ class Progress:
     best: float = -math.inf
     best_epoch: int = 0  # counted from 1; 0 before the first
     history: list[dict[str, float]] = field(default_factory=list)
+    warm_start: list[float] = field(default_factory=list)  # losses of its epochs
     running: list[float] = field(default_factory=lambda: [0.0] * 4)  # sums of this epoch
 
 

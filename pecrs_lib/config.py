@@ -35,6 +35,7 @@ class Config:
     share_over_tasks: bool = True  # the same draw for retrieval and re-ranking (section 3.6)
     refresh_items: int = 0  # 0: item features with adapters off, once; k: adapters on, each k steps
 
+    warm_start: int = 0  # epochs of the retrieval heads on the frozen LM before the single stage
     query_pooling: bool = False  # pool the whole context into the query; the paper does not
     rerank_from_retrieval: bool = False  # start r from the retrieval score; the paper does not
 
@@ -97,7 +98,7 @@ class Config:
 PAPER_SMALL = Config(backbone="gpt2")  # ReDial: 10 epochs; for INSPIRED use .with_(epochs=20)
 PAPER_MEDIUM = PAPER_SMALL.with_(backbone="gpt2-medium")
 TINY = Config(  # a small backbone on two cores: higher rates because there is less to disturb
-    backbone="reel-tiny",  # comes with the package
+    backbone="reel-small",  # comes with the package
     lora_rank=64,  # a small model has little to recombine: adapt all of it
     lora_alpha=128,
     lora_targets="all-linear",
@@ -108,6 +109,7 @@ TINY = Config(  # a small backbone on two cores: higher rates because there is l
     negatives=16,  # re-ranked in the language model, which is what costs
     retrieval_negatives=None,  # item features are cached, so the whole catalogue costs little
     share_over_tasks=False,
+    warm_start=8,  # epochs of seconds; many more learn the training dialogues by heart
     query_pooling=True,
     rerank_from_retrieval=True,
     learning_rate=1e-3,

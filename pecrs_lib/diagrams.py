@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from numpy.typing import ArrayLike
 
-from pecrs_lib.figures import axes_of
+from pecrs_lib.figures import Picture, axes_of
 
 STEPS = (
     ("dialogue", "items, words"), ("one LM pass", "trunk + branches"), ("retrieve", "Eq 3, 4"),
@@ -28,7 +28,7 @@ KINDS = {  # of the tokens of a trunk
 
 def flow_diagram(steps: Sequence[tuple[str, str]] = STEPS) -> Figure:
     """Boxes from left to right, each with a name and a line below it."""
-    figure = Figure(figsize=(1.75 * len(steps), 1.5), layout="constrained")
+    figure = Picture(figsize=(1.75 * len(steps), 1.5), layout="constrained")
     ax = figure.subplots()
     ax.set(xlim=(-0.1, len(steps)), ylim=(0, 1))
     ax.axis("off")
@@ -51,7 +51,7 @@ def token_strip(tokens: Sequence[str], kinds: Sequence[str], per_row: int = 14) 
     if len(tokens) != len(kinds):
         raise ValueError(f"{len(tokens)} tokens, but {len(kinds)} kinds")
     rows = max(1, -(-len(tokens) // per_row))
-    figure = Figure(figsize=(9.0, 0.55 * rows + 0.55), layout="constrained")
+    figure = Picture(figsize=(9.0, 0.55 * rows + 0.55), layout="constrained")
     ax = figure.subplots()
     ax.set(xlim=(0, per_row), ylim=(-rows, 0.75))
     ax.axis("off")
@@ -60,7 +60,7 @@ def token_strip(tokens: Sequence[str], kinds: Sequence[str], per_row: int = 14) 
         ax.add_patch(
             FancyBboxPatch((x + 0.04, y), 0.9, 0.8, "square,pad=0", fc=KINDS[kind], ec="0.5")
         )
-        shown = token.replace("Ġ", " ").replace("$", r"\$")
+        shown = token.replace("Ġ", "").replace("<|endoftext|>", "<eos>").replace("$", r"\$")
         ax.text(x + 0.49, y + 0.4, shown[:11], ha="center", va="center", fontsize=7.5)
         ax.text(x + 0.9, y + 0.06, str(k), ha="right", va="bottom", fontsize=4.5, color="0.35")
     for k, (kind, colour) in enumerate(KINDS.items()):
@@ -75,17 +75,18 @@ def mask_figure(mask: ArrayLike, labels: Sequence[str] | None = None, title: str
     """Who attends to whom: (T_query, T_key) of bool, dark where the row sees the column."""
     seen = np.asarray(mask, dtype=float)
     size = min(9.0, max(3.2, 0.22 * len(seen) + 1.2))
-    figure = Figure(figsize=(size, size), layout="constrained")
+    figure = Picture(figsize=(size, size), layout="constrained")
     ax = figure.subplots()
     ax.imshow(seen, cmap="Greys", vmin=0, vmax=1.4, interpolation="nearest")
     ax.set(xlabel="sees (key)", ylabel="reads (query)", title=title)
     if labels is not None:
         ax.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
         ax.set_yticks(range(len(labels)), labels, fontsize=7)
-    ax.set_xticks(np.arange(seen.shape[1] + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(seen.shape[0] + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color="0.85", linewidth=0.4)
-    ax.tick_params(which="minor", length=0)
+    if len(seen) <= 60:  # cells are large enough for lines between them
+        ax.set_xticks(np.arange(seen.shape[1] + 1) - 0.5, minor=True)
+        ax.set_yticks(np.arange(seen.shape[0] + 1) - 0.5, minor=True)
+        ax.grid(which="minor", color="0.85", linewidth=0.4)
+        ax.tick_params(which="minor", length=0)
     return figure
 
 
@@ -147,7 +148,7 @@ def grid_figure(
 ) -> Figure:  # fmt: skip
     """A table as a heat map with its numbers; `here` is framed."""
     values = np.asarray(table, dtype=float)
-    figure = Figure(
+    figure = Picture(
         figsize=(1.6 + 0.75 * len(columns), 1.3 + 0.45 * len(rows)), layout="constrained"
     )
     ax = figure.subplots()

@@ -121,7 +121,7 @@ class Explorer(ipw.VBox):
                 [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, ("whole catalogue", None)], 16,
             ),
             candidates=slider("M_inference", grid["candidates"], 100),
-            temperature=slider("temperature", [0.03, 0.1, 0.3, 1.0], 0.1),
+            temperature=slider("temperature", [0.03, 0.1, 0.3], 0.1),
             share_over_batch=self._box("share negatives over the batch", True),
             share_over_tasks=self._box("share negatives over the tasks", True),
             popular=self._box("draw negatives by popularity", False),

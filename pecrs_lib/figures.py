@@ -6,7 +6,9 @@ markers, so that a figure is legible in greyscale.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,23 @@ SIZE = (7.0, 3.8)  # inches
 MARKERS = "osD^vPX*"
 
 
+class Picture(Figure):
+    """A Figure that a notebook shows without pyplot, which keeps figures alive and global."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as PNG bytes, the same ones every time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": ""})
+    return buffer.getvalue()
+
+
 def axes_of(columns: int = 1, size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
     """An empty figure in the project's style: its axes, or an array of them side by side."""
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Picture(figsize=size, layout="constrained")
     axes = figure.subplots(1, columns)
     for ax in np.atleast_1d(axes):
         ax.spines[["top", "right"]].set_visible(False)
@@ -89,6 +105,6 @@ def cost_figure(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Any) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Write a PNG at 150 dots per inch."""
-    figure.savefig(path, dpi=150, metadata={"Software": ""})
+    path.write_bytes(png(figure, 150))

@@ -105,7 +105,7 @@ def chance_of_rec(model: PECRS, trunks: Sequence[Window], v: Tensor) -> list[flo
     tok = model.backbone.tokenizer
     batch = pack(list(trunks)).to(model.device)
     rows = torch.arange(len(v), device=v.device)
-    hidden = model.hidden(batch, v, rows)
+    _, hidden = model.read(batch, v, rows)
     last = torch.tensor([len(w.token) - 1 for w in trunks], device=model.device)
     logits = model.backbone.logits(hidden[torch.arange(len(trunks), device=model.device), last])
     pair = logits[:, [tok.rec, tok.speaker["recommender"][0]]]

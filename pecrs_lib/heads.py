@@ -40,47 +40,83 @@ class Standardise(nn.Module):
         return (x - self.mean) / self.std
 
 
-def causal_pool(h: Tensor, w: Tensor) -> Tensor:
-    """At every position the pooling of Eq 1 over all positions up to it, in one pass.
+def causal_pool(x: Tensor, weight: Tensor) -> Tensor:
+    """At every position the weighted mean of all positions up to it, in one pass.
 
     Args:
-        h: (B, T, D) outputs of a causal language model, real tokens first.
-        w: (D,) learned; 0 is the plain mean.
+        x: (B, T, D) vectors, real tokens first.
+        weight: (B, T), not negative; where all so far are 0, so is the mean.
 
     Returns:
         (B, T, D).
     """
-    score = h @ w  # (B, T)
-    weight = (score - score.detach().amax(1, keepdim=True)).exp()[..., None]  # (B, T, 1)
-    return (weight * h).cumsum(1) / weight.cumsum(1).clamp_min(torch.finfo(h.dtype).tiny)
+    w = weight[..., None]
+    return (w * x).cumsum(1) / w.cumsum(1).clamp_min(1e-12)
+
+
+BOUND = 20.0  # of the logarithm of a weight: float32 holds sums of numbers e^40 apart
+
+
+class ContextPooling(nn.Module):
+    """The weighted mean of some of the vectors that were read; a small network weighs them."""
+
+    def __init__(self, dim: int, width: int = 64) -> None:
+        super().__init__()
+        self.standardise = Standardise(dim)
+        self.gate = nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, 1))
+        last = self.gate[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)  # training starts from the plain mean
+
+    def weight(self, z: Tensor) -> Tensor:
+        """(…, D) -> (…), positive."""
+        return self.gate(z)[..., 0].clamp(-BOUND, BOUND).exp()
+
+    def pool(self, z: Tensor, keep: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """(P, D) means up to (row, column) of the vectors (B, T, D) to keep (B, T)."""
+        return causal_pool(z, self.weight(z) * keep)[row, column]
+
+    def forward(self, z: Tensor, keep: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return self.standardise(self.pool(z, keep, row, column))
 
 
 class QueryEncoder(nn.Module):
     """What f reads of a turn: the output d_t at ``[REC]``, standardised (Eq 2).
 
-    DEVIATION: with `pooling`, the outputs of all tokens up to there are pooled with a learned w, as
-    Eq 1 pools those of an item text, and added. The paper has d_t alone, into which attention must
-    first learn to gather what was said; a small model takes long to learn that.
+    DEVIATION: with `pooling`, what the LM reads up to there is pooled, words and item vectors
+    apart, and added: the counterpart of Eq 1, which pools item texts. The paper has d_t alone, into
+    which attention must first learn to gather what was said; a small LM trained for an hour does
+    not get that far, so here d_t starts with a small share.
     """
 
     def __init__(self, dim: int, pooling: bool) -> None:
         super().__init__()
         self.standardise = Standardise(dim)
-        self.pooled = Standardise(dim) if pooling else None
-        self.w = nn.Parameter(torch.zeros(dim)) if pooling else None
+        self.words = Standardise(dim) if pooling else None  # by the table of word vectors
+        self.said = ContextPooling(dim) if pooling else None
+        self.named = ContextPooling(dim) if pooling else None
+        self.share = nn.Parameter(torch.tensor(0.1)) if pooling else None
 
-    def outputs(self, hidden: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(P, D) each: d_t, and the pooled outputs where there is pooling; not standardised."""
-        d = hidden[row, column].float()
-        if self.w is None:
-            return d, None
-        return d, causal_pool(hidden.float(), self.w)[row, column]
+    def inputs(self, x: Tensor, column: Tensor) -> Tensor:
+        """(B, T', D) what is pooled: the vectors read up to the last ``[REC]``, standardised."""
+        assert self.words is not None
+        return self.words(x[:, : int(column.max()) + 1 if len(column) else 1].float())
 
-    def forward(self, hidden: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """(B, T, D) trunk outputs and where the P ``[REC]`` stand, (P,) each -> (P, D)."""
-        d, pooled = self.outputs(hidden, row, column)
-        x = self.standardise(d)
-        return x if self.pooled is None or pooled is None else x + self.pooled(pooled)
+    def forward(self, d: Tensor, x: Tensor, slot: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """(P, D) for the P turns whose ``[REC]`` stand at (row, column), (P,) each.
+
+        Args:
+            d: (P, D) outputs of the LM there.
+            x: (B, T, D) what the LM reads, the trunk first.
+            slot: (B, T) True where that is an item vector.
+        """
+        d = self.standardise(d.float())
+        if self.said is None or self.named is None or self.share is None:
+            return d
+        z = self.inputs(x, column)
+        named = slot[:, : z.shape[1]]
+        said = self.said(z, ~named, row, column)
+        return self.share * d + said + self.named(z, named, row, column)
 
 
 def mlp(dim: int, out: int) -> nn.Sequential:

@@ -245,15 +245,17 @@ class PECRS(nn.Module):
             x = x - placed * batch.without_position[..., None]
         return x
 
-    def hidden(self, batch: Batch, v: Tensor, row_of: Tensor, cache: Any = None) -> Tensor:
-        """(B, T, D) the LM's last hidden states of a packed batch, in one pass."""
+    def read(
+        self, batch: Batch, v: Tensor, row_of: Tensor, cache: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the LM reads of a packed batch and its last hidden states, (B, T, D) each."""
         x = self.inputs(batch, v, row_of)
         mask = additive(visible(batch.layout, batch.layout), x.dtype)
-        return self.backbone(x, batch.position, mask, cache)
+        return x, self.backbone(x, batch.position, mask, cache)
 
-    def query(self, hidden: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """f(d_t) of the turns whose ``[REC]`` stand at (row, column), (P,) each -> (P, D)."""
-        return self.f(self.queries(hidden, row, column))
+    def query(self, batch: Batch, x: Tensor, hidden: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """(P, D) f(d_t) of the turns with ``[REC]`` at (row, column); x and hidden from `read`."""
+        return self.f(self.queries(hidden[row, column], x, batch.item >= 0, row, column))
 
     def candidate_scores(self, hidden: Tensor, distance: Tensor) -> Tensor:
         """r_j of candidates: LM outputs (…, D) and their distances to the query (…) -> (…).
@@ -278,9 +280,9 @@ class PECRS(nn.Module):
         row_of = present.cumsum(0) - 1  # catalogue row -> row of v
         rows = present.nonzero()[:, 0]
         v = self.items(*features.gather(rows)) if len(rows) else features.values[:0].float()
-        hidden = self.hidden(batch, v, row_of)
+        x, hidden = self.read(batch, v, row_of)
 
-        d = self.query(hidden, batch.query_row, batch.query_column)
+        d = self.query(batch, x, hidden, batch.query_row, batch.query_column)
         to_v = pairwise_angular_distance(d, v)  # (P, n)
         against = torch.cat([batch.positive[:, None], batch.retrieval_negative], 1)
         distance = to_v.gather(1, row_of[against]).masked_fill(own_item(against), torch.inf)

@@ -66,6 +66,7 @@ class TrunkPass:
     """A batch of trunks after the LM has read them: hidden states, and the cache to go on from."""
 
     batch: Batch
+    x: Tensor  # (B, T, D) what it read
     hidden: Tensor  # (B, T, D)
     cache: DynamicCache
 
@@ -83,7 +84,7 @@ def read_trunks(model: PECRS, batch: Batch, v: Tensor) -> TrunkPass:
     """
     cache = DynamicCache(config=model.backbone.lm.config)
     rows = torch.arange(len(v), device=v.device)
-    return TrunkPass(batch, model.hidden(batch, v, rows, cache), cache)
+    return TrunkPass(batch, *model.read(batch, v, rows, cache), cache)
 
 
 @torch.inference_mode()
@@ -160,7 +161,9 @@ def rank(
     """
     if candidates < 1:
         raise ValueError(f"candidates must be at least 1, got {candidates}")
-    distance = pairwise_angular_distance(model.query(trunk.hidden, row, column), v)
+    distance = pairwise_angular_distance(
+        model.query(trunk.batch, trunk.x, trunk.hidden, row, column), v
+    )
     nearest = retrieval_order(distance)[:, : min(candidates, len(v))]
     near = distance.gather(1, nearest)
     r = score_candidates(model, trunk, row, column, nearest, near, v, chunk=chunk)

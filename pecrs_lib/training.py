@@ -32,6 +32,7 @@ from pecrs_lib.memory import keep_freed_memory
 from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows, rank_windows
+from pecrs_lib.warmstart import warm_start
 
 VALIDATION_K = (1, 10, 50)
 
@@ -102,9 +103,8 @@ class Trainer:
             )
         self.cache_dir = cache_dir or self.out / "cache"
         self.features = self._encode_items(model)
-        if (
-            not model.queries.standardise.fitted
-        ):  # a trained model keeps the statistics it learned by
+        self.fresh = not model.queries.standardise.fitted
+        if self.fresh:  # a trained model keeps the statistics it learned by
             calibrate(model, self.train_windows, self.features)
         head = self.config.head_learning_rate or self.config.learning_rate
         own = [p for p in model.backbone.parameters() if p.requires_grad]
@@ -155,6 +155,13 @@ class Trainer:
 
         Ctrl-C in the middle saves the state under `out/last` and is raised again.
         """
+        if self.config.warm_start and self.fresh and not self.progress.warm_start:
+            self.progress.warm_start = warm_start(
+                self.raw_model, self.train_windows, self.features, epochs=self.config.warm_start,
+                progress=lambda epochs: tqdm(
+                    epochs, desc="warm start", leave=False, disable=not self.show
+                ),
+            )  # fmt: skip
         while self.progress.epoch < self.config.epochs and not self.finished_early:
             try:
                 self._train_epoch()

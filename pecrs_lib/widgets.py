@@ -7,7 +7,7 @@ reader enters appears as a sentence in the panel, and the last picture stays.
 
 from __future__ import annotations
 
-import io
+import base64
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,13 +28,6 @@ WIDE = ipw.Layout(width="640px")
 STYLE = {"description_width": "190px"}
 
 
-def png(figure: Figure) -> bytes:
-    """The picture as PNG bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": ""})
-    return buffer.getvalue()
-
-
 class Panel(ipw.VBox):
     """Controls, a message and a picture.
 
@@ -47,7 +40,7 @@ class Panel(ipw.VBox):
     def __init__(self, draw: Callable[..., Figure], alt: str, **controls: ipw.Widget) -> None:
         self.draw, self.controls = draw, controls
         self.message = ipw.HTML()
-        self.picture = ipw.Image(format="png", alt=alt)
+        self.picture, self.alt = ipw.HTML(), alt
         for control in controls.values():
             control.observe(lambda change: self.refresh(), names="value")
         super().__init__([*controls.values(), self.message, self.picture])
@@ -61,7 +54,8 @@ class Panel(ipw.VBox):
             self.message.value = problem_of(error)
             return
         self.message.value = ""
-        self.picture.value = png(figure)
+        data = base64.b64encode(figures.png(figure)).decode("ascii")
+        self.picture.value = f'<img alt="{self.alt}" src="data:image/png;base64,{data}">'
 
 
 def problem_of(error: Exception) -> str:

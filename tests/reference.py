@@ -51,15 +51,24 @@ def run(model: PECRS, x: Tensor, candidates: Tensor | None = None) -> Tensor:
     return model.backbone(x[None], position[None], torch.tensor(mask)[None, None])[0]
 
 
-def query(model: PECRS, hidden: Tensor) -> Tensor:
-    """(D,) f of the standardised output at [REC], the last of (T, D); pooled ones are added."""
-    standard = model.queries.standardise
-    x = (hidden[-1] - standard.mean) / standard.std
-    if model.queries.pooled is not None and model.queries.w is not None:
-        weight = [torch.exp(h @ model.queries.w) for h in hidden]
-        mean = sum(a * h for a, h in zip(weight, hidden, strict=True)) / sum(weight)
-        x = x + (mean - model.queries.pooled.mean) / model.queries.pooled.std
-    return model.f(x)
+def query(model: PECRS, x: Tensor, named: list[bool]) -> Tensor:
+    """(D,) f of the standardised output at [REC], the last of x (T, D); what was read is pooled,
+    words and named items apart.
+    """
+    own = model.queries
+    d = (run(model, x)[-1] - own.standardise.mean) / own.standardise.std
+    if own.words is None or own.said is None or own.named is None:
+        return model.f(d)
+    z = [(word - own.words.mean) / own.words.std for word in x]
+    d = own.share * d
+    for pooling, wanted in ((own.said, False), (own.named, True)):
+        kept = [word for word, is_item in zip(z, named, strict=True) if is_item == wanted]
+        weight = [torch.exp(pooling.gate(word))[0] for word in kept]
+        mean = torch.zeros(x.shape[1])
+        if kept:
+            mean = sum(a * word for a, word in zip(weight, kept, strict=True)) / sum(weight)
+        d = d + (mean - pooling.standardise.mean) / pooling.standardise.std
+    return model.f(d)
 
 
 def candidate_score(model: PECRS, hidden: Tensor, distance: Tensor) -> Tensor:
@@ -94,7 +103,7 @@ def three_passes(
     distance = score = None
     if item is not None:
         D_t = embed(model, torch.cat([past, rec]), torch.cat([past_slot, none]), v)
-        d = query(model, run(model, D_t))
+        d = query(model, D_t, [*(past_slot >= 0).tolist(), False])
         rows = torch.cat([torch.tensor([item]), retrieval_negative])
         distance = torch.stack([angular_distance(d, v[j]) for j in rows])
         # pass 2: the candidates (Eq 5)

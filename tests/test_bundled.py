@@ -20,7 +20,7 @@ from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.pretrain import dialogue_text
 
-BACKBONE = bundled("backbone/reel-tiny")
+BACKBONE = bundled("backbone/reel-small")
 CHECKPOINT = bundled("checkpoints/minireel")
 
 

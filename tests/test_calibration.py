@@ -29,11 +29,12 @@ def model(tiny_backbone):
     return PECRS.from_backbone(CONFIG.with_(backbone=tiny_backbone))
 
 
-def read(model: PECRS, windows, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What stands before f, a pass per point: outputs at [REC] (P, D), their mean with all before
-    (P, D), of candidates (P·9, D).
+def read(model: PECRS, windows, v: Tensor) -> tuple[Tensor, ...]:
+    """What stands before f, a pass per point: outputs at [REC], means of the standardised words and
+    of the items read up to there (P, D) each; outputs of candidates (P·9, D).
     """
-    d, mean, q = [], [], []
+    words = model.backbone.embed(torch.arange(model.backbone.tokenizer.item))
+    d, said, named, q = [], [], [], []
     for w in windows:
         for turn in w.turns:
             for item in turn.items:
@@ -41,9 +42,11 @@ def read(model: PECRS, windows, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
                 D_t = embed(model, token, slot, v)
                 out = run(model, D_t, torch.cat([v[[item]], v]))
                 d.append(out[len(D_t) - 1])
-                mean.append(out[: len(D_t)].mean(0))
+                z = (D_t - words.mean(0)) / words.std(0, correction=0)
+                said.append(z[slot < 0].mean(0))
+                named.append(z[slot >= 0].sum(0) / max(1, int((slot >= 0).sum())))
                 q.append(out[len(D_t) :])
-    return torch.stack(d), torch.stack(mean), torch.cat(q)
+    return torch.stack(d), torch.stack(said), torch.stack(named), torch.cat(q)
 
 
 def assert_standard(z: Tensor) -> None:
@@ -59,10 +62,11 @@ def test_after_it_what_the_heads_read_has_mean_0_and_spread_1(model):
     calibrate(model, windows, features)
     C, mask = features.gather(torch.arange(8))
     pooled = pool(C, model.items.w, mask)
-    d, mean, q = read(model, windows, model.encode_catalogue(features))
+    d, said, named, q = read(model, windows, model.encode_catalogue(features))
     for x, part in (
         (pooled, model.items.standardise), (d, model.queries.standardise),
-        (mean, model.queries.pooled), (q, model.standardise_q),
+        (said, model.queries.said.standardise),
+        (named, model.queries.named.standardise), (q, model.standardise_q),
     ):  # fmt: skip
         assert (x.mean(0).abs() > 0.1).any() and (x.std(0) - 1).abs().max() > 0.1
         assert_standard(part(x))
@@ -78,9 +82,10 @@ def test_the_sample_is_of_windows_that_recommend(model):
     speaking = [w for w in windows if any(t.items for t in w.turns)]
     assert len(speaking) > 2
     calibrate(model, [*silent, *speaking], features, sample=2)
-    d, mean, q = read(model, speaking[:2], model.encode_catalogue(features))
+    d, said, named, q = read(model, speaking[:2], model.encode_catalogue(features))
     assert_standard(model.queries.standardise(d))
-    assert_standard(model.queries.pooled(mean))
+    assert_standard(model.queries.said.standardise(said))
+    assert_standard(model.queries.named.standardise(named))
     assert_standard(model.standardise_q(q))
 
 
@@ -91,7 +96,14 @@ def test_the_statistics_are_saved_with_the_model(model, tmp_path):
     again = PECRS.from_pretrained(tmp_path)
     names = {
         f"{part}.{x}"
-        for part in ("items.standardise", "queries.standardise", "queries.pooled", "standardise_q")
+        for part in (
+            "items.standardise",
+            "queries.standardise",
+            "queries.words",
+            "queries.said.standardise",
+            "queries.named.standardise",
+            "standardise_q",
+        )
         for x in ("mean", "std")
     }
     assert set(model.head_buffers()) == {"items.scale", *names}
@@ -116,7 +128,9 @@ def test_a_trainer_takes_them_and_a_resumed_one_takes_them_over(model, tmp_path)
         buffer.mul_(1.5)  # as if taken from other dialogues, to tell them from those taken anew
     run.save()
     again = trainer(PECRS.from_backbone(model.config), tmp_path)
-    assert not torch.equal(again.raw_model.queries.pooled.std, model.queries.pooled.std)
+    assert not torch.equal(
+        again.raw_model.queries.said.standardise.std, model.queries.said.standardise.std
+    )
     assert again.resume()
     for name, buffer in model.head_buffers().items():
         assert torch.equal(again.raw_model.head_buffers()[name], buffer), name

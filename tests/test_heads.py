@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pecrs_lib.heads import Head, QueryEncoder, Standardise, causal_pool, mlp
+from pecrs_lib.heads import ContextPooling, Head, QueryEncoder, Standardise, causal_pool, mlp
 from pecrs_lib.items import pool
 
 D = 8
@@ -100,25 +100,62 @@ def test_statistics_are_kept_but_not_trained():
 
 
 def test_causal_pooling_is_the_pooling_of_every_prefix():
-    h, w = torch.randn(3, 7, D, dtype=torch.float64), torch.randn(D, dtype=torch.float64)
-    got = causal_pool(h, w)
+    x, w = torch.randn(3, 7, D, dtype=torch.float64), torch.randn(D, dtype=torch.float64)
+    got = causal_pool(x, (x @ w).exp())
     for t in range(7):
-        slow = pool(h[:, : t + 1], w, torch.ones(3, t + 1, dtype=torch.bool))
+        slow = pool(x[:, : t + 1], w, torch.ones(3, t + 1, dtype=torch.bool))
         torch.testing.assert_close(got[:, t], slow, atol=1e-12, rtol=1e-9)
-    changed = h.clone()
+    changed = x.clone()
     changed[:, 4:] = 100.0
-    torch.testing.assert_close(causal_pool(changed, w / 50)[:, :4], causal_pool(h, w / 50)[:, :4])
-
-
-def test_pooling_does_not_fail_where_the_last_token_outweighs_all_others():
-    h = torch.zeros(1, 3, D)
-    h[0, 2] = 200.0
-    out = causal_pool(h, torch.ones(D))
-    assert torch.isfinite(out).all() and torch.equal(out[0, 2], h[0, 2])
+    torch.testing.assert_close(
+        causal_pool(changed, torch.ones(3, 7))[:, :4],
+        x.cumsum(1)[:, :4] / torch.arange(1, 5)[:, None],
+    )
+    assert not causal_pool(x, torch.zeros(3, 7)).any()
 
 
 def test_without_pooling_a_query_is_the_output_at_rec():
-    hidden, row, column = torch.randn(2, 5, D), torch.tensor([0, 1]), torch.tensor([3, 1])
-    assert torch.equal(QueryEncoder(D, pooling=False)(hidden, row, column), hidden[row, column])
-    both = QueryEncoder(D, pooling=True)(hidden, row, column)
-    assert torch.allclose(both[1], hidden[1, 1] + hidden[1, :2].mean(0))
+    x, hidden = torch.randn(2, 2, 5, D)
+    slot = torch.tensor([[False, True, False, True, False], [False] * 5])
+    row, column = torch.tensor([0, 1]), torch.tensor([3, 1])
+    d = hidden[row, column]
+    assert torch.equal(QueryEncoder(D, False)(d, x, slot, row, column), d)
+    both = QueryEncoder(D, True)(d, x, slot, row, column)
+    want = 0.1 * hidden[0, 3] + (x[0, 0] + x[0, 2]) / 2 + (x[0, 1] + x[0, 3]) / 2
+    torch.testing.assert_close(both[0], want)
+    torch.testing.assert_close(both[1], 0.1 * hidden[1, 1] + x[1, :2].mean(0), msg="no item yet")
+    nothing = torch.empty(0, dtype=torch.int64)
+    assert QueryEncoder(D, True)(d[:0], x, slot, nothing, nothing).shape == (0, D)
+
+
+def test_the_gate_learns_which_vectors_to_keep():
+    """Half of the vectors are noise, told by their first number; the mean of the rest is due."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 12, D, generator=g)
+    keep = torch.rand(64, 12, generator=g) < 0.5
+    keep[:, 0] = True
+    x[..., 0] = torch.where(keep, 2.0, -2.0)
+    want = (x * keep[..., None]).sum(1) / keep.sum(1, keepdim=True)
+    row, column = torch.arange(64), torch.full((64,), 11)
+    pooling, everything = ContextPooling(D), torch.ones(64, 12, dtype=torch.bool)
+    optimizer = torch.optim.Adam(pooling.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(150):
+        loss = (pooling(x, everything, row, column) - want).pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.02 * losses[0]
+
+
+def test_far_apart_weights_leave_finite_gradients():
+    pooling, x = ContextPooling(D), torch.randn(2, 40, D)
+    with torch.no_grad():
+        pooling.gate[-1].weight.normal_().mul_(1000)
+    row, column = torch.tensor([0, 1]), torch.tensor([30, 39])
+    keep = torch.rand(2, 40) < 0.5
+    out = pooling(x, keep, row, column)
+    out.pow(2).sum().backward()
+    assert torch.isfinite(out).all()
+    assert all(torch.isfinite(p.grad).all() for p in pooling.parameters())

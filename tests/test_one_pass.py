@@ -10,6 +10,7 @@ from experiments.inspired_data import load
 from pecrs_lib.config import Config
 from pecrs_lib.context import Window, encode_dialogues
 from pecrs_lib.data import Catalogue, Dialogue
+from pecrs_lib.heads import Standardise
 from pecrs_lib.items import ItemFeatures
 from pecrs_lib.losses import joint_loss
 from pecrs_lib.model import PECRS, Losses
@@ -30,8 +31,7 @@ def build(backbone: str, catalogue: Catalogue, **changes) -> tuple[PECRS, ItemFe
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    parts = (model.queries.standardise, model.standardise_q, model.items.standardise)
-    for part in (*parts, *filter(None, [model.queries.pooled])):
+    for part in (m for m in model.modules() if isinstance(m, Standardise)):
         spread = 0.5 + torch.rand(model.backbone.dim, generator=generator)
         mean = torch.randn(model.backbone.dim, generator=generator)
         part.fit(mean + spread * torch.randn(99, model.backbone.dim, generator=generator))
@@ -93,7 +93,8 @@ def reference_losses(
 def gradients(model: PECRS, losses: Losses) -> dict[str, torch.Tensor]:
     model.zero_grad()
     joint_loss(losses.recall, losses.rerank, losses.gen, alpha=0.5, beta=1.0, gamma=0.7).backward()
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad)
+    return {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in trained}
 
 
 def assert_equal_passes(model, features, windows, batch):

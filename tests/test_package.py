@@ -22,8 +22,9 @@ PACKAGE = ROOT / "pecrs_lib"
 FLOW = (
     "data", "memory", "config", "metrics", "context", "heads", "items", "packing", "negatives",
     "losses", "backbone", "model", "batches", "calibration", "ranking", "protocol", "checkpoint",
-    "training", "recommend", "generation", "baselines", "evaluation", "assessment", "pretrain",
-    "grammar", "world", "conversation", "simulate", "exercises", "explorer", "figures", "diagrams",
+    "warmstart", "training", "recommend", "generation", "baselines", "evaluation", "assessment",
+    "pretrain", "grammar", "world", "conversation", "simulate", "exercises", "explorer", "figures",
+    "diagrams",
     "widgets", "explorer_widget", "cli", "__main__",
 )  # fmt: skip
 

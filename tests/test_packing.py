@@ -24,8 +24,8 @@ def trained(request, tiny_backbone, catalogue):
 def outputs(model, features, batch):
     """Everything a batch says: query vectors, candidate scores, token losses."""
     v = model.items.catalogue(features)
-    hidden = model.hidden(batch, v, torch.arange(len(v)))
-    d = model.query(hidden, batch.query_row, batch.query_column)
+    x, hidden = model.read(batch, v, torch.arange(len(v)))
+    d = model.query(batch, x, hidden, batch.query_row, batch.query_column)
     distance = pairwise_angular_distance(d, v).gather(1, batch.candidate)
     q = hidden[batch.query_row[:, None], batch.candidate_column]
     return d, model.candidate_scores(q, distance), model.token_nll(hidden, batch)

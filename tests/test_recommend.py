@@ -82,7 +82,9 @@ def test_more_candidates_than_positions(trained, catalogue, dialogues):
     row, column = torch.tensor([0]), torch.tensor([windows[0].turns[0].start])
     candidate = torch.arange(len(many))[None]
     with torch.inference_mode():
-        distance = pairwise_angular_distance(model.query(trunk.hidden, row, column), many)
+        distance = pairwise_angular_distance(
+            model.query(trunk.batch, trunk.x, trunk.hidden, row, column), many
+        )
     r = score_candidates(model, trunk, row, column, candidate, distance, many).view(100, 24)
     torch.testing.assert_close(r, r[:1].expand(100, -1), atol=1e-5, rtol=1e-5)
 
@@ -247,7 +249,7 @@ def test_loading_says_what_is_wrong(trained, tiny_backbone, tmp_path):
 def test_a_small_share_of_the_weights_is_trained(trained):
     model, _ = trained
     table = model.parameter_table()
-    assert set(table) == {"frozen", "LoRA", "tokens", "items", "f", "g"}
+    assert set(table) == {"frozen", "LoRA", "tokens", "items", "queries", "f", "g"}
     trained_weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert sum(v for k, v in table.items() if k != "frozen") == trained_weights
     assert table["tokens"] == 4 * model.backbone.dim

@@ -6,22 +6,24 @@ import json
 
 import pytest
 
-from experiments.draw_figures import MARKED, RESULTS, ROOT, write_readme
+from experiments.draw_figures import PARTS, RESULTS, ROOT, write_readme
 from pecrs_lib.figures import recall_figure
 
 
+@pytest.fixture(scope="module", params=PARTS)
+def part(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def record():
-    path = RESULTS / "inspired.json"
-    if not path.exists():
-        pytest.skip("no results yet")
-    return json.loads(path.read_text(encoding="utf-8"))
+def record(part):
+    return json.loads((RESULTS / PARTS[part]).read_text(encoding="utf-8"))
 
 
-def test_the_readme_shows_the_result_file(record):
+def test_the_readme_shows_the_result_file(part, record):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert MARKED.search(readme)
-    assert write_readme(readme, record) == readme, "run `make figures`"
+    assert readme.count(f"<!-- {part}: ") == 1
+    assert write_readme(readme, part, record) == readme, "run `make figures`"
 
 
 def test_a_result_file_says_where_it_comes_from(record):

@@ -172,8 +172,9 @@ def three_passes(
         head = [tok.rec, tok.item, tok.rec_end]
         rec, none = torch.tensor([tok.rec]), torch.tensor([-1])
         D_t = embed(torch.cat([past, rec]), torch.cat([past_slot, none]))
-        hidden = run(D_t)[None]
-        d = model.query(hidden, torch.tensor([0]), torch.tensor([len(D_t) - 1]))
+        at = torch.tensor([0]), torch.tensor([len(D_t) - 1])
+        named = torch.cat([past_slot, none])[None] >= 0
+        d = model.f(model.queries(run(D_t)[-1:], D_t[None], named, *at))
         rows = torch.cat([torch.tensor([item]), negative])
         candidate, hit = v[row_of[rows]], own_item(rows[None])
         distance = pairwise_angular_distance(d, candidate)

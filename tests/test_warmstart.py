@@ -1,0 +1,80 @@
+"""The warm start is the retrieval loss of the model itself, on outputs read once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pecrs_lib.batches import make_batch
+from pecrs_lib.calibration import calibrate
+from pecrs_lib.config import Config
+from pecrs_lib.model import PECRS
+from pecrs_lib.protocol import encode_windows
+from pecrs_lib.training import Trainer
+from pecrs_lib.warmstart import outputs_at_rec, pooled_items, retrieval_of, warm_start
+from tests.toys import toy_catalogue, toy_dialogues
+
+CONFIG = Config(
+    context_tokens=64, utterance_tokens=48, window=192, lora_rank=4, negatives=3, epochs=1,
+    retrieval_negatives=None, share_over_tasks=False, batch_size=4, candidates=8,
+    query_pooling=True,
+)  # fmt: skip
+CATALOGUE = toy_catalogue(12)
+DIALOGUES = toy_dialogues(CATALOGUE, 24, seed=3)
+
+
+@pytest.fixture
+def model(tiny_backbone):
+    return PECRS.from_backbone(CONFIG.with_(backbone=tiny_backbone))
+
+
+@pytest.fixture
+def data(model):
+    features = model.item_features(CATALOGUE)
+    windows = encode_windows(DIALOGUES, CATALOGUE, model)
+    calibrate(model, windows, features)
+    return [w for w in windows if any(t.items for t in w.turns)], features
+
+
+def test_its_distances_are_those_of_the_model(model, data):
+    windows, features = data
+    v = model.encode_catalogue(features)
+    with torch.no_grad():
+        at_rec = outputs_at_rec(model, windows, v)
+        distance, target = retrieval_of(model, windows[:5], at_rec, pooled_items(model, features))
+        batch = make_batch(windows[:5], len(CATALOGUE), model.config, torch.Generator())
+        losses = model(batch, features)
+    assert torch.equal(target, batch.positive)
+    log_p = torch.log_softmax(-distance / model.config.temperature, 1)
+    loss = -log_p.gather(1, target[:, None]).sum() / losses.responses
+    torch.testing.assert_close(loss, losses.recall, atol=1e-5, rtol=1e-5)
+
+
+def test_it_learns_repeats_and_leaves_the_rest_alone(model, data, tiny_backbone):
+    windows, features = data
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    losses = warm_start(model, windows, features, epochs=30, batch_size=8)
+    assert losses[-1] < losses[0] - 0.2
+    moved = {n.split(".")[0] for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {"queries", "f", "items"}
+    again = PECRS.from_backbone(model.config)
+    calibrate(again, encode_windows(DIALOGUES, CATALOGUE, again), features)
+    assert warm_start(again, windows, features, epochs=30, batch_size=8) == losses
+
+
+def test_a_trainer_starts_warm_once(tiny_backbone, tmp_path):
+    config = CONFIG.with_(backbone=tiny_backbone, warm_start=2)
+    run = Trainer(
+        PECRS.from_backbone(config), CATALOGUE, DIALOGUES[:16], DIALOGUES[16:], tmp_path, show=False
+    )
+    run.fit()
+    assert len(run.progress.warm_start) == 2
+    again = Trainer(
+        PECRS.from_backbone(config), CATALOGUE, DIALOGUES[:16], DIALOGUES[16:], tmp_path, show=False
+    )
+    assert again.resume() and again.progress.warm_start == run.progress.warm_start
+    trained = PECRS.from_pretrained(tmp_path / "best")
+    trained.config = config
+    go_on = Trainer(trained, CATALOGUE, DIALOGUES[:16], DIALOGUES[16:], tmp_path / "b", show=False)
+    go_on.fit()
+    assert go_on.progress.warm_start == [], "a trained model keeps its heads"
