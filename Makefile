@@ -23,7 +23,7 @@ demo: $(READY) ## train, evaluate and talk to a small PECRS, with every baseline
 
 test: $(READY) ## all tests, notebooks included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -W ignore \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -W ignore \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 
 test-browser: $(READY) ## the explorer in a real browser (installs Playwright; needs chromium)
