@@ -74,8 +74,10 @@ def test_sliders_by_keyboard_and_live_training(address: str) -> None:
         failures: list[str] = []
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.goto(address)
-        page.get_by_role("menuitem", name="Run", exact=True).click(timeout=60_000)
-        page.get_by_text("Run All Cells", exact=True).click()
+        page.locator(".jp-CodeCell").first.wait_for(timeout=60_000)
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.locator("li[data-command='runmenu:run-all']").click()
         train = page.get_by_role("button", name="Train live")
         train.wait_for(timeout=240_000)
         picture = page.locator("img[alt^='recall and cost over M_train']").last
