@@ -30,7 +30,6 @@ from pecrs_lib.config import TINY
 from pecrs_lib.data import Dialogue, bundled, load_minireel
 from pecrs_lib.evaluation import recommendation_points
 from pecrs_lib.explorer import K, Outputs, Setting, ranks, recall, train_heads
-from pecrs_lib.items import pool
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.protocol import batches_by_length, encode_windows
@@ -79,9 +78,7 @@ def outputs() -> None:
     model = PECRS.from_pretrained(bundled("checkpoints/minireel")).eval()
     features = model.item_features(catalogue)
     v = model.encode_catalogue(features)
-    C, mask = features.gather(torch.arange(len(features)))
-    with torch.no_grad():
-        item = model.items.standardise(pool(C, model.items.w, mask))
+    item = model.items.standardise(model.items.pooled(features))
     train = read(model, splits["train"][:DIALOGUES], v, gains=False)
     valid = read(model, splits["valid"], v, gains=True)
     novel = {

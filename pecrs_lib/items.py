@@ -135,9 +135,14 @@ class ItemEncoder(nn.Module):
     @torch.no_grad()
     def fit(self, features: ItemFeatures, chunk: int = 512) -> None:
         """Standardise by the pooled features of a catalogue: once, before training."""
+        self.standardise.fit(self.pooled(features, chunk))
+
+    @torch.no_grad()
+    def pooled(self, features: ItemFeatures, chunk: int = 512) -> Tensor:
+        """(N, D) pooled texts of a catalogue, not yet standardised."""
         rows = torch.arange(len(features), device=features.offset.device)
         parts = [pool(C, self.w, m) for C, m in map(features.gather, rows.split(chunk))]
-        self.standardise.fit(torch.cat(parts))
+        return torch.cat(parts)
 
     def forward(self, C: Tensor, mask: Tensor) -> Tensor:
         """(n, L, D) token features and their mask (n, L) -> (n, D) item vectors."""

@@ -16,19 +16,11 @@ from torch import Tensor
 
 from pecrs_lib.batches import epoch_batches
 from pecrs_lib.context import Window
-from pecrs_lib.items import ItemFeatures, pool
+from pecrs_lib.items import ItemFeatures
 from pecrs_lib.losses import pairwise_angular_distance, retrieval_loss
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.protocol import batches_by_length
-
-
-@torch.no_grad()
-def pooled_items(model: PECRS, features: ItemFeatures, chunk: int = 512) -> Tensor:
-    """(N, D) what h_item reads: pooled item texts, standardised."""
-    rows = torch.arange(len(features), device=features.offset.device)
-    parts = [pool(C, model.items.w, m) for C, m in map(features.gather, rows.split(chunk))]
-    return model.items.standardise(torch.cat(parts))
 
 
 @torch.no_grad()
@@ -48,7 +40,12 @@ def outputs_at_rec(model: PECRS, windows: Sequence[Window], v: Tensor) -> dict[i
 def retrieval_of(
     model: PECRS, windows: Sequence[Window], at_rec: dict[int, Tensor], pooled: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Distances (P, N) of the points of some windows to every item, and their targets (P,)."""
+    """Distances (P, N) of the points of some windows to every item, and their targets (P,).
+
+    Args:
+        at_rec: from `outputs_at_rec`.
+        pooled: (N, D) what h_item reads: pooled item texts, standardised.
+    """
     device = pooled.device
     width = max(len(w.token) for w in windows)
     token = torch.zeros(len(windows), width, dtype=torch.int64)
@@ -90,7 +87,7 @@ def warm_start(
     """
     model.eval()
     windows = [w for w in windows if any(t.items for t in w.turns)]
-    pooled = pooled_items(model, features)
+    pooled = model.items.standardise(model.items.pooled(features))
     at_rec = outputs_at_rec(model, windows, model.encode_catalogue(features))
     parts = (model.queries, model.f, model.items.h_item)
     weights = [p for part in parts for p in part.parameters()]

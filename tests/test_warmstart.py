@@ -11,7 +11,7 @@ from pecrs_lib.config import Config
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows
 from pecrs_lib.training import Trainer
-from pecrs_lib.warmstart import outputs_at_rec, pooled_items, retrieval_of, warm_start
+from pecrs_lib.warmstart import outputs_at_rec, retrieval_of, warm_start
 from tests.toys import toy_catalogue, toy_dialogues
 
 CONFIG = Config(
@@ -41,7 +41,8 @@ def test_its_distances_are_those_of_the_model(model, data):
     v = model.encode_catalogue(features)
     with torch.no_grad():
         at_rec = outputs_at_rec(model, windows, v)
-        distance, target = retrieval_of(model, windows[:5], at_rec, pooled_items(model, features))
+        pooled = model.items.standardise(model.items.pooled(features))
+        distance, target = retrieval_of(model, windows[:5], at_rec, pooled)
         batch = make_batch(windows[:5], len(CATALOGUE), model.config, torch.Generator())
         losses = model(batch, features)
     assert torch.equal(target, batch.positive)
