@@ -32,25 +32,16 @@ def calibrate(
     rows = torch.arange(len(v), device=v.device)
     config = model.config.with_(negatives=min(8, len(features)))
     generator = torch.Generator().manual_seed(config.seed)
-    d, q, said, named = [], [], [], []
+    d, q = [], []
     queries = model.queries
     if queries.words is not None:
         words = torch.arange(model.backbone.tokenizer.item, device=v.device)
         queries.words.fit(model.backbone.embed(words).float())
     for window in [w for w in windows if any(turn.items for turn in w.turns)][:sample]:
         batch = make_batch([window], len(features), config, generator).to(v.device)
-        x, hidden = model.read(batch, v, rows)
-        at = batch.query_row, batch.query_column
-        d.append(hidden[at])
+        _, hidden = model.read(batch, v, rows)
+        d.append(hidden[batch.query_row, batch.query_column])
         q.append(hidden[batch.query_row[:, None], batch.candidate_column].flatten(0, 1))
-        if queries.said is not None and queries.named is not None:
-            z = queries.inputs(x, batch.query_column)
-            slot = batch.item[:, : z.shape[1]] >= 0
-            said.append(queries.said.pool(z, ~slot, *at))
-            named.append(queries.named.pool(z, slot, *at))
     queries.standardise.fit(torch.cat(d).float())
     model.standardise_q.fit(torch.cat(q).float())
-    if queries.said is not None and queries.named is not None:
-        queries.said.standardise.fit(torch.cat(said))
-        queries.named.standardise.fit(torch.cat(named))
     model.train(was_training)

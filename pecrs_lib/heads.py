@@ -1,12 +1,15 @@
 """What stands between the language model's outputs and the losses: f, g and h_item.
 
-Comes before `items` and `model`, which hold the heads.
+Comes after `losses`, before `items` and `model`, which hold the heads.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pecrs_lib.losses import pairwise_angular_distance
 
 
 class Standardise(nn.Module):
@@ -57,71 +60,75 @@ def causal_pool(x: Tensor, weight: Tensor) -> Tensor:
 BOUND = 20.0  # of the logarithm of a weight: float32 holds sums of numbers e^40 apart
 
 
-class ContextPooling(nn.Module):
-    """The weighted mean of some of the vectors that were read; a small network weighs them."""
+def named_before(item: Tensor, row: Tensor, column: Tensor, n_items: int) -> Tensor:
+    """(P, N) True for the items that stand in a trunk up to (row, column), (P,) each.
 
-    def __init__(self, dim: int, width: int = 64) -> None:
-        super().__init__()
-        self.standardise = Standardise(dim)
-        self.gate = nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, 1))
-        last = self.gate[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)  # training starts from the plain mean
-
-    def weight(self, z: Tensor) -> Tensor:
-        """(…, D) -> (…), positive."""
-        return self.gate(z)[..., 0].clamp(-BOUND, BOUND).exp()
-
-    def pool(self, z: Tensor, keep: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """(P, D) means up to (row, column) of the vectors (B, T, D) to keep (B, T)."""
-        return causal_pool(z, self.weight(z) * keep)[row, column]
-
-    def forward(self, z: Tensor, keep: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        return self.standardise(self.pool(z, keep, row, column))
+    Args:
+        item: (B, T) catalogue rows, -1 where there is none.
+    """
+    read = item[row].masked_fill(
+        torch.arange(item.shape[1], device=item.device) > column[:, None], -1
+    )
+    found = torch.zeros(len(row), n_items + 1, dtype=torch.bool, device=item.device)
+    return found.scatter_(1, read % (n_items + 1), True)[:, :n_items]  # -1 falls into the last
 
 
 class QueryEncoder(nn.Module):
     """What f reads of a turn: the output d_t at ``[REC]``, standardised (Eq 2).
 
-    DEVIATION: with `pooling`, what the LM reads up to there is pooled, words and item vectors
-    apart, and added: the counterpart of Eq 1, which pools item texts. The paper has d_t alone, into
-    which attention must first learn to gather what was said; a small LM trained for an hour does
-    not get that far, so here d_t starts with a small share.
+    DEVIATION: with `pooling`, what the LM reads up to there, words and item vectors, is pooled as
+    well: the counterpart of Eq 1, which pools item texts. The paper has d_t alone, into which
+    attention must first learn to gather what was said; a small LM trained for an hour does not get
+    that far, so here d_t starts with a small share. Films that were named point to films like
+    them, and most of all to themselves; how likely they really are to be recommended again is
+    `repetition`, one learned number that draws them near or pushes them away.
     """
 
-    def __init__(self, dim: int, pooling: bool) -> None:
+    def __init__(self, dim: int, pooling: bool, width: int = 64) -> None:
         super().__init__()
         self.standardise = Standardise(dim)
         self.words = Standardise(dim) if pooling else None  # by the table of word vectors
-        self.said = ContextPooling(dim) if pooling else None
-        self.named = ContextPooling(dim) if pooling else None
-        self.share = nn.Parameter(torch.tensor(0.1)) if pooling else None
+        self.gate: nn.Sequential | None = None
+        if pooling:
+            self.gate = nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, 1))
+            last = self.gate[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)  # training starts from the plain mean
+            self.share = nn.Parameter(torch.tensor(0.1))
+            self.repetition = nn.Parameter(torch.tensor(0.0))
 
-    def inputs(self, x: Tensor, column: Tensor) -> Tensor:
-        """(B, T', D) what is pooled: the vectors read up to the last ``[REC]``, standardised."""
+    def weight(self, z: Tensor) -> Tensor:
+        """(…, D) standardised vectors -> (…), positive: how much each counts."""
+        assert self.gate is not None
+        return self.gate(z)[..., 0].clamp(-BOUND, BOUND).exp()
+
+    def pool(self, x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """(P, D) weighted means of the vectors x (B, T, D) up to (row, column), each normalised."""
         assert self.words is not None
-        return self.words(x[:, : int(column.max()) + 1 if len(column) else 1].float())
+        z = self.words(x[:, : int(column.max()) + 1 if len(column) else 1].float())
+        mean = causal_pool(z, self.weight(z))[row, column]
+        return F.layer_norm(mean, mean.shape[-1:])
 
-    def forward(self, d: Tensor, x: Tensor, slot: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    def forward(self, d: Tensor, x: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """(P, D) for the P turns whose ``[REC]`` stand at (row, column), (P,) each.
 
         Args:
             d: (P, D) outputs of the LM there.
             x: (B, T, D) what the LM reads, the trunk first.
-            slot: (B, T) True where that is an item vector.
         """
         d = self.standardise(d.float())
-        if self.said is None or self.named is None or self.share is None:
-            return d
-        z = self.inputs(x, column)
-        named = slot[:, : z.shape[1]]
-        said = self.said(z, ~named, row, column)
-        return self.share * d + said + self.named(z, named, row, column)
+        return d if self.gate is None else self.share * d + self.pool(x, row, column)
+
+    def distance(self, query: Tensor, v: Tensor, named: Tensor) -> Tensor:
+        """(P, n) angular distances from queries (P, D) to items (n, D), less where (P, n) named."""
+        distance = pairwise_angular_distance(query, v)
+        return distance if self.gate is None else distance - self.repetition * named
 
 
-def mlp(dim: int, out: int) -> nn.Sequential:
-    """Two layers with ReLU: (…, D) -> (…, D_out)."""
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out))
+def mlp(dim: int, out: int, width: int | None = None) -> nn.Sequential:
+    """Two layers with ReLU, `width` (or D) wide between: (…, D) -> (…, D_out)."""
+    width = width or dim
+    return nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, out))
 
 
 class Head(nn.Module):
@@ -134,7 +141,7 @@ class Head(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.mlp = mlp(dim, dim)
+        self.mlp = mlp(dim, dim, 2 * dim)
         last = self.mlp[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)

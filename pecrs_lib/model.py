@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pecrs_lib.backbone import Backbone
 from pecrs_lib.config import Config
 from pecrs_lib.data.schema import Catalogue
-from pecrs_lib.heads import Head, QueryEncoder, Standardise, mlp
+from pecrs_lib.heads import Head, QueryEncoder, Standardise, mlp, named_before
 from pecrs_lib.items import (
     ItemEncoder,
     ItemFeatures,
@@ -30,7 +30,6 @@ from pecrs_lib.items import (
 )
 from pecrs_lib.losses import (
     joint_loss,
-    pairwise_angular_distance,
     rerank_loss,
     response_loss,
     retrieval_loss,
@@ -255,7 +254,7 @@ class PECRS(nn.Module):
 
     def query(self, batch: Batch, x: Tensor, hidden: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """(P, D) f(d_t) of the turns with ``[REC]`` at (row, column); x and hidden from `read`."""
-        return self.f(self.queries(hidden[row, column], x, batch.item >= 0, row, column))
+        return self.f(self.queries(hidden[row, column], x, row, column))
 
     def candidate_scores(self, hidden: Tensor, distance: Tensor) -> Tensor:
         """r_j of candidates: LM outputs (…, D) and their distances to the query (…) -> (…).
@@ -282,8 +281,9 @@ class PECRS(nn.Module):
         v = self.items(*features.gather(rows)) if len(rows) else features.values[:0].float()
         x, hidden = self.read(batch, v, row_of)
 
-        d = self.query(batch, x, hidden, batch.query_row, batch.query_column)
-        to_v = pairwise_angular_distance(d, v)  # (P, n)
+        at = batch.query_row, batch.query_column
+        named = named_before(batch.item, *at, len(features))[:, rows]
+        to_v = self.queries.distance(self.query(batch, x, hidden, *at), v, named)  # (P, n)
         against = torch.cat([batch.positive[:, None], batch.retrieval_negative], 1)
         distance = to_v.gather(1, row_of[against]).masked_fill(own_item(against), torch.inf)
         q = hidden[batch.query_row[:, None], batch.candidate_column]

@@ -157,7 +157,8 @@ class Trainer:
         """
         if self.config.warm_start and self.fresh and not self.progress.warm_start:
             self.progress.warm_start = warm_start(
-                self.raw_model, self.train_windows, self.features, epochs=self.config.warm_start,
+                self.raw_model, self.train_windows, self.features, self.catalogue,
+                epochs=self.config.warm_start,
                 progress=lambda epochs: tqdm(
                     epochs, desc="warm start", leave=False, disable=not self.show
                 ),

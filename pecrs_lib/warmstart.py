@@ -11,16 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from pecrs_lib.batches import epoch_batches
 from pecrs_lib.context import Window
-from pecrs_lib.items import ItemFeatures
+from pecrs_lib.data.schema import Catalogue
+from pecrs_lib.heads import named_before
+from pecrs_lib.items import ItemFeatures, tokenize_items
 from pecrs_lib.losses import pairwise_angular_distance, retrieval_loss
 from pecrs_lib.model import PECRS
+from pecrs_lib.negatives import draw_negatives, own_item
 from pecrs_lib.packing import pack
 from pecrs_lib.protocol import batches_by_length
+
+PIECES = 128  # of item texts that are queries in each step
+PIECE_TOKENS = (3, 25)  # how long they are, the end excluded
+PIECES_WEIGHT = 0.1
 
 
 @torch.no_grad()
@@ -46,71 +56,107 @@ def retrieval_of(
         at_rec: from `outputs_at_rec`.
         pooled: (N, D) what h_item reads: pooled item texts, standardised.
     """
-    device = pooled.device
-    width = max(len(w.token) for w in windows)
-    token = torch.zeros(len(windows), width, dtype=torch.int64)
-    item = torch.full((len(windows), width), -1)
-    for k, w in enumerate(windows):
-        token[k, : len(w.token)] = torch.from_numpy(w.token)
-        item[k, : len(w.item)] = torch.from_numpy(w.item)
+    token, item = _padded([w.token for w in windows], 0), _padded([w.item for w in windows], -1)
     points = [(k, t.start, i) for k, w in enumerate(windows) for t in w.turns for i in t.items]
-    row, column, target = torch.tensor(points, device=device).T
-    item = item.to(device)
+    row, column, target = torch.tensor(points, device=pooled.device).T
+    item = item.to(pooled.device)
     slot = item >= 0
     v = model.items.scale * model.items.h_item(pooled)
-    x = model.backbone.embed(token.to(device)).float()
+    with torch.no_grad():
+        x = model.backbone.embed(token.to(pooled.device)).float()
     x = x.masked_scatter(slot[..., None], v[item[slot]])
     d = torch.cat([at_rec[id(w)] for w in windows])
-    query = model.f(model.queries(d, x, slot, row, column))
-    return pairwise_angular_distance(query, v), target
+    query = model.f(model.queries(d, x, row, column))
+    return model.queries.distance(query, v, named_before(item, row, column, len(v))), target
+
+
+def _padded(rows: Sequence[np.ndarray], value: int) -> Tensor:
+    return pad_sequence([torch.from_numpy(r) for r in rows], True, value).long()
+
+
+def pieces_loss(
+    model: PECRS, texts: Sequence[np.ndarray], pooled: Tensor, generator: np.random.Generator
+) -> Tensor:
+    """The retrieval loss (Eq 3) of queries that are a few words of an item's own text.
+
+    DEVIATION, after the inverse cloze task (Lee et al. 2019, "Latent Retrieval for Weakly
+    Supervised Open Domain Question Answering"): the words that describe a film should find it,
+    also if no training dialogue does; this is all that films without a single mention learn from.
+
+    Args:
+        texts: token ids of each item's text.
+    """
+    drawn = generator.integers(len(texts), size=PIECES)
+    length = generator.integers(*PIECE_TOKENS, size=PIECES)
+    parts = [generator.permutation(texts[j])[:n] for j, n in zip(drawn, length, strict=True)]
+    with torch.no_grad():
+        x = model.backbone.embed(_padded(parts, 0).to(pooled.device)).float()
+    row = torch.arange(PIECES, device=pooled.device)
+    column = torch.tensor([len(p) - 1 for p in parts], device=pooled.device)
+    query = model.f(model.queries.pool(x, row, column))
+    distance = pairwise_angular_distance(query, model.items.h_item(pooled))
+    target = torch.from_numpy(drawn).to(pooled.device)
+    return F.cross_entropy(-distance / model.config.temperature, target)
 
 
 def warm_start(
     model: PECRS,
     windows: Sequence[Window],
     features: ItemFeatures,
+    catalogue: Catalogue,
     *,
     epochs: int,
     batch_size: int = 64,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 6e-3,
+    weight_decay: float = 1.0,
     progress: Callable[[range], Sequence[int]] = lambda epochs: epochs,
 ) -> list[float]:
-    """Train `model.queries`, f and h_item with the retrieval loss over the whole catalogue.
+    """Train `model.queries`, f and h_item with the retrieval loss, the LM frozen and read once.
 
     Args:
         windows: of the training dialogues.
+        catalogue: its item texts are cut into further queries (`pieces_loss`), if queries pool.
         batch_size: windows a step.
         progress: wraps the epochs, e.g. `tqdm`.
 
     Returns:
         the mean loss of each epoch, in nats per point.
     """
+    config = model.config
+    negatives = config.negatives if config.share_over_tasks else config.retrieval_negatives
     model.eval()
     windows = [w for w in windows if any(t.items for t in w.turns)]
     pooled = model.items.standardise(model.items.pooled(features))
     at_rec = outputs_at_rec(model, windows, model.encode_catalogue(features))
     parts = (model.queries, model.f, model.items.h_item)
     weights = [p for part in parts for p in part.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=model.config.weight_decay)
+    optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay)
     steps = epochs * -(-len(windows) // batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / 20) * (1 - step / steps)
     )
+    draw = torch.Generator().manual_seed(config.seed)
+    tok, generator = model.backbone.tokenizer, np.random.default_rng(config.seed)
+    tokens, _ = tokenize_items(catalogue, tok, item_tokens=config.item_tokens)
+    texts = [np.array([t for t in text if t != tok.sep]) for text in tokens]
     history = []
     for epoch in progress(range(epochs)):
         losses = []
-        for part in epoch_batches(windows, batch_size, model.config.seed, epoch):
+        for part in epoch_batches(windows, batch_size, config.seed, epoch):
             distance, target = retrieval_of(model, part, at_rec, pooled)
-            own = distance.gather(1, target[:, None])
-            others = distance.scatter(1, target[:, None], torch.inf)
-            loss = retrieval_loss(
-                torch.cat([own, others], 1), model.config.temperature, len(target)
-            )
+            drawn = draw_negatives(
+                len(pooled), torch.arange(len(target)), negatives, generator=draw,
+                share_over_batch=config.share_over_batch,
+            )  # fmt: skip
+            against = torch.cat([target[:, None], drawn.to(target.device)], 1)
+            far = distance.gather(1, against).masked_fill(own_item(against), torch.inf)
+            loss = retrieval_loss(far, config.temperature, len(target))
+            losses.append(loss.item())
+            if config.query_pooling:
+                loss = loss + PIECES_WEIGHT * pieces_loss(model, texts, pooled, generator)
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights, model.config.clip)
             optimizer.step()
             schedule.step()
-            losses.append(loss.item())
         history.append(sum(losses) / len(losses))
     return history

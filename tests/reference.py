@@ -51,24 +51,25 @@ def run(model: PECRS, x: Tensor, candidates: Tensor | None = None) -> Tensor:
     return model.backbone(x[None], position[None], torch.tensor(mask)[None, None])[0]
 
 
-def query(model: PECRS, x: Tensor, named: list[bool]) -> Tensor:
-    """(D,) f of the standardised output at [REC], the last of x (T, D); what was read is pooled,
-    words and named items apart.
-    """
+def query(model: PECRS, x: Tensor) -> Tensor:
+    """(D,) f of the standardised output at [REC], the last of x (T, D); what was read is pooled."""
     own = model.queries
     d = (run(model, x)[-1] - own.standardise.mean) / own.standardise.std
-    if own.words is None or own.said is None or own.named is None:
+    if own.words is None or own.gate is None:
         return model.f(d)
     z = [(word - own.words.mean) / own.words.std for word in x]
-    d = own.share * d
-    for pooling, wanted in ((own.said, False), (own.named, True)):
-        kept = [word for word, is_item in zip(z, named, strict=True) if is_item == wanted]
-        weight = [torch.exp(pooling.gate(word))[0] for word in kept]
-        mean = torch.zeros(x.shape[1])
-        if kept:
-            mean = sum(a * word for a, word in zip(weight, kept, strict=True)) / sum(weight)
-        d = d + (mean - pooling.standardise.mean) / pooling.standardise.std
-    return model.f(d)
+    weight = [torch.exp(own.gate(word))[0] for word in z]
+    mean = sum(a * word for a, word in zip(weight, z, strict=True)) / sum(weight)
+    spread = (mean.var(correction=0) + 1e-5).sqrt()
+    return model.f(own.share * d + (mean - mean.mean()) / spread)
+
+
+def retrieval_distance(model: PECRS, d: Tensor, v: Tensor, item: int, past: list[int]) -> Tensor:
+    """() angular distance of a query to an item; less by `repetition` if it was named before."""
+    distance = angular_distance(d, v[item])
+    if model.queries.gate is not None and item in past:
+        return distance - model.queries.repetition
+    return distance
 
 
 def candidate_score(model: PECRS, hidden: Tensor, distance: Tensor) -> Tensor:
@@ -103,14 +104,15 @@ def three_passes(
     distance = score = None
     if item is not None:
         D_t = embed(model, torch.cat([past, rec]), torch.cat([past_slot, none]), v)
-        d = query(model, D_t, [*(past_slot >= 0).tolist(), False])
+        d = query(model, D_t)
+        named = past_slot.tolist()
         rows = torch.cat([torch.tensor([item]), retrieval_negative])
-        distance = torch.stack([angular_distance(d, v[j]) for j in rows])
+        distance = torch.stack([retrieval_distance(model, d, v, int(j), named) for j in rows])
         # pass 2: the candidates (Eq 5)
         rows = torch.cat([torch.tensor([item]), rerank_negative])
         out = run(model, D_t, v[rows])[len(D_t) :]
         score = torch.stack([
-            candidate_score(model, h, angular_distance(d, v[j]))
+            candidate_score(model, h, retrieval_distance(model, d, v, int(j), named))
             for h, j in zip(out, rows, strict=True)
         ])  # fmt: skip
 

@@ -30,11 +30,8 @@ def model(tiny_backbone):
 
 
 def read(model: PECRS, windows, v: Tensor) -> tuple[Tensor, ...]:
-    """What stands before f, a pass per point: outputs at [REC], means of the standardised words and
-    of the items read up to there (P, D) each; outputs of candidates (P·9, D).
-    """
-    words = model.backbone.embed(torch.arange(model.backbone.tokenizer.item))
-    d, said, named, q = [], [], [], []
+    """What stands before f, a pass per point: outputs at [REC] (P, D), of candidates (P·9, D)."""
+    d, q = [], []
     for w in windows:
         for turn in w.turns:
             for item in turn.items:
@@ -42,11 +39,8 @@ def read(model: PECRS, windows, v: Tensor) -> tuple[Tensor, ...]:
                 D_t = embed(model, token, slot, v)
                 out = run(model, D_t, torch.cat([v[[item]], v]))
                 d.append(out[len(D_t) - 1])
-                z = (D_t - words.mean(0)) / words.std(0, correction=0)
-                said.append(z[slot < 0].mean(0))
-                named.append(z[slot >= 0].sum(0) / max(1, int((slot >= 0).sum())))
                 q.append(out[len(D_t) :])
-    return torch.stack(d), torch.stack(said), torch.stack(named), torch.cat(q)
+    return torch.stack(d), torch.cat(q)
 
 
 def assert_standard(z: Tensor) -> None:
@@ -62,11 +56,10 @@ def test_after_it_what_the_heads_read_has_mean_0_and_spread_1(model):
     calibrate(model, windows, features)
     C, mask = features.gather(torch.arange(8))
     pooled = pool(C, model.items.w, mask)
-    d, said, named, q = read(model, windows, model.encode_catalogue(features))
+    d, q = read(model, windows, model.encode_catalogue(features))
     for x, part in (
         (pooled, model.items.standardise), (d, model.queries.standardise),
-        (said, model.queries.said.standardise),
-        (named, model.queries.named.standardise), (q, model.standardise_q),
+        (q, model.standardise_q),
     ):  # fmt: skip
         assert (x.mean(0).abs() > 0.1).any() and (x.std(0) - 1).abs().max() > 0.1
         assert_standard(part(x))
@@ -82,10 +75,8 @@ def test_the_sample_is_of_windows_that_recommend(model):
     speaking = [w for w in windows if any(t.items for t in w.turns)]
     assert len(speaking) > 2
     calibrate(model, [*silent, *speaking], features, sample=2)
-    d, said, named, q = read(model, speaking[:2], model.encode_catalogue(features))
+    d, q = read(model, speaking[:2], model.encode_catalogue(features))
     assert_standard(model.queries.standardise(d))
-    assert_standard(model.queries.said.standardise(said))
-    assert_standard(model.queries.named.standardise(named))
     assert_standard(model.standardise_q(q))
 
 
@@ -100,8 +91,6 @@ def test_the_statistics_are_saved_with_the_model(model, tmp_path):
             "items.standardise",
             "queries.standardise",
             "queries.words",
-            "queries.said.standardise",
-            "queries.named.standardise",
             "standardise_q",
         )
         for x in ("mean", "std")
@@ -128,9 +117,7 @@ def test_a_trainer_takes_them_and_a_resumed_one_takes_them_over(model, tmp_path)
         buffer.mul_(1.5)  # as if taken from other dialogues, to tell them from those taken anew
     run.save()
     again = trainer(PECRS.from_backbone(model.config), tmp_path)
-    assert not torch.equal(
-        again.raw_model.queries.said.standardise.std, model.queries.said.standardise.std
-    )
+    assert not torch.equal(again.raw_model.queries.standardise.std, model.queries.standardise.std)
     assert again.resume()
     for name, buffer in model.head_buffers().items():
         assert torch.equal(again.raw_model.head_buffers()[name], buffer), name

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pecrs_lib.heads import ContextPooling, Head, QueryEncoder, Standardise, causal_pool, mlp
+from pecrs_lib.heads import Head, QueryEncoder, Standardise, causal_pool, mlp, named_before
 from pecrs_lib.items import pool
+from pecrs_lib.losses import pairwise_angular_distance
 
 D = 8
 
@@ -24,6 +25,7 @@ def test_mlp_is_linear_relu_linear():
     assert sum(p.numel() for p in head.parameters()) == D * D + D + 3 * D + 3
     slow = (x @ head[0].weight.T + head[0].bias).clamp_min(0) @ head[2].weight.T + head[2].bias
     torch.testing.assert_close(head(x), slow, atol=1e-6, rtol=1e-5)
+    assert mlp(D, 3, 5)[0].out_features == mlp(D, 3, 5)[2].in_features == 5
 
 
 def test_a_head_starts_as_the_identity_and_adds_its_mlp():
@@ -116,16 +118,38 @@ def test_causal_pooling_is_the_pooling_of_every_prefix():
 
 def test_without_pooling_a_query_is_the_output_at_rec():
     x, hidden = torch.randn(2, 2, 5, D)
-    slot = torch.tensor([[False, True, False, True, False], [False] * 5])
     row, column = torch.tensor([0, 1]), torch.tensor([3, 1])
     d = hidden[row, column]
-    assert torch.equal(QueryEncoder(D, False)(d, x, slot, row, column), d)
-    both = QueryEncoder(D, True)(d, x, slot, row, column)
-    want = 0.1 * hidden[0, 3] + (x[0, 0] + x[0, 2]) / 2 + (x[0, 1] + x[0, 3]) / 2
-    torch.testing.assert_close(both[0], want)
-    torch.testing.assert_close(both[1], 0.1 * hidden[1, 1] + x[1, :2].mean(0), msg="no item yet")
+    assert torch.equal(QueryEncoder(D, False)(d, x, row, column), d)
+    both = QueryEncoder(D, True)(d, x, row, column)
+    means = torch.stack([x[0, :4].mean(0), x[1, :2].mean(0)])
+    spread = (means.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+    want = 0.1 * d + (means - means.mean(1, keepdim=True)) / spread
+    torch.testing.assert_close(both, want)
     nothing = torch.empty(0, dtype=torch.int64)
-    assert QueryEncoder(D, True)(d[:0], x, slot, nothing, nothing).shape == (0, D)
+    assert QueryEncoder(D, True)(d[:0], x, nothing, nothing).shape == (0, D)
+
+
+def test_what_was_named_before_is_found_by_a_loop_too():
+    g = torch.Generator().manual_seed(1)
+    item = torch.randint(-1, 6, (4, 9), generator=g)
+    row, column = torch.randint(4, (20,), generator=g), torch.randint(9, (20,), generator=g)
+    got = named_before(item, row, column, 7)
+    for p, (b, t) in enumerate(zip(row.tolist(), column.tolist(), strict=True)):
+        assert got[p].nonzero()[:, 0].tolist() == sorted(set(item[b, : t + 1].tolist()) - {-1})
+    nothing = torch.empty(0, dtype=torch.int64)
+    assert named_before(item, nothing, nothing, 7).shape == (0, 7)
+
+
+def test_a_film_named_before_is_nearer_or_farther_by_one_learned_number():
+    encoder, d, v = QueryEncoder(D, True), torch.randn(3, D), torch.randn(5, D)
+    named = torch.rand(3, 5) < 0.4
+    angular = pairwise_angular_distance(d, v)
+    assert torch.equal(encoder.distance(d, v, named), angular), "it starts at 0"
+    with torch.no_grad():
+        encoder.repetition.fill_(0.25)
+    torch.testing.assert_close(encoder.distance(d, v, named), angular - 0.25 * named)
+    assert torch.equal(QueryEncoder(D, False).distance(d, v, named), angular)
 
 
 def test_the_gate_learns_which_vectors_to_keep():
@@ -135,13 +159,14 @@ def test_the_gate_learns_which_vectors_to_keep():
     keep = torch.rand(64, 12, generator=g) < 0.5
     keep[:, 0] = True
     x[..., 0] = torch.where(keep, 2.0, -2.0)
-    want = (x * keep[..., None]).sum(1) / keep.sum(1, keepdim=True)
+    mean = (x * keep[..., None]).sum(1) / keep.sum(1, keepdim=True)
+    want = torch.nn.functional.layer_norm(mean, (D,))
     row, column = torch.arange(64), torch.full((64,), 11)
-    pooling, everything = ContextPooling(D), torch.ones(64, 12, dtype=torch.bool)
-    optimizer = torch.optim.Adam(pooling.parameters(), lr=1e-2)
+    encoder = QueryEncoder(D, True)
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-2)
     losses = []
     for _ in range(150):
-        loss = (pooling(x, everything, row, column) - want).pow(2).mean()
+        loss = (encoder.pool(x, row, column) - want).pow(2).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -150,12 +175,10 @@ def test_the_gate_learns_which_vectors_to_keep():
 
 
 def test_far_apart_weights_leave_finite_gradients():
-    pooling, x = ContextPooling(D), torch.randn(2, 40, D)
+    encoder, x = QueryEncoder(D, True), torch.randn(2, 40, D)
     with torch.no_grad():
-        pooling.gate[-1].weight.normal_().mul_(1000)
-    row, column = torch.tensor([0, 1]), torch.tensor([30, 39])
-    keep = torch.rand(2, 40) < 0.5
-    out = pooling(x, keep, row, column)
+        encoder.gate[-1].weight.normal_().mul_(1000)
+    out = encoder.pool(x, torch.tensor([0, 1]), torch.tensor([30, 39]))
     out.pow(2).sum().backward()
     assert torch.isfinite(out).all()
-    assert all(torch.isfinite(p.grad).all() for p in pooling.parameters())
+    assert all(torch.isfinite(p.grad).all() for p in encoder.gate.parameters())

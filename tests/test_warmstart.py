@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from pecrs_lib.batches import make_batch
 from pecrs_lib.calibration import calibrate
 from pecrs_lib.config import Config
+from pecrs_lib.items import tokenize_items
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows
 from pecrs_lib.training import Trainer
-from pecrs_lib.warmstart import outputs_at_rec, retrieval_of, warm_start
+from pecrs_lib.warmstart import outputs_at_rec, pieces_loss, retrieval_of, warm_start
 from tests.toys import toy_catalogue, toy_dialogues
 
 CONFIG = Config(
@@ -54,13 +56,41 @@ def test_its_distances_are_those_of_the_model(model, data):
 def test_it_learns_repeats_and_leaves_the_rest_alone(model, data, tiny_backbone):
     windows, features = data
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    losses = warm_start(model, windows, features, epochs=30, batch_size=8)
+    losses = warm_start(model, windows, features, CATALOGUE, epochs=30, batch_size=8)
     assert losses[-1] < losses[0] - 0.2
     moved = {n.split(".")[0] for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert moved == {"queries", "f", "items"}
     again = PECRS.from_backbone(model.config)
     calibrate(again, encode_windows(DIALOGUES, CATALOGUE, again), features)
-    assert warm_start(again, windows, features, epochs=30, batch_size=8) == losses
+    assert warm_start(again, windows, features, CATALOGUE, epochs=30, batch_size=8) == losses
+
+
+def test_words_of_a_film_lead_to_it(model, data):
+    """Without any dialogue, pieces of the texts alone teach to find a film by its words."""
+    _, features = data
+    pooled = model.items.standardise(model.items.pooled(features)).detach()
+    tokens, _ = tokenize_items(CATALOGUE, model.backbone.tokenizer)
+    texts = [np.array(t) for t in tokens]
+    weights = [*model.queries.parameters(), *model.f.parameters(), *model.items.parameters()]
+    optimizer = torch.optim.Adam(weights, lr=3e-3)
+    rng = np.random.default_rng(0)
+    losses = []
+    for _ in range(60):
+        loss = pieces_loss(model, texts, pooled, rng)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 0.8 * np.log(len(CATALOGUE))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("negatives", [2, None])
+def test_it_trains_with_the_negatives_of_the_configuration(model, data, negatives):
+    windows, features = data
+    model.config = model.config.with_(retrieval_negatives=negatives)
+    (loss,) = warm_start(model, windows, features, CATALOGUE, epochs=1, learning_rate=1e-9)
+    assert loss == pytest.approx(np.log(3 if negatives else len(CATALOGUE)), rel=0.35)
 
 
 def test_a_trainer_starts_warm_once(tiny_backbone, tmp_path):
