@@ -56,7 +56,7 @@ def read(model: PECRS, dialogues: list[Dialogue], v: torch.Tensor, gains: bool) 
             continue
         trunk = read_trunks(model, batch, v)
         row, column = batch.query_row, batch.query_column
-        d = model.queries(trunk.hidden[row, column], trunk.x, batch.item >= 0, row, column)
+        d = model.queries(trunk.hidden[row, column], trunk.x, row, column)
         gain = torch.empty(len(d), 0)
         if gains:  # with all distances 0 the score of a candidate is g(q_j) alone
             everything = torch.arange(len(v)).expand(len(d), -1)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
@@ -73,17 +72,20 @@ def recall_figure(
     return figure
 
 
-def history_figure(history: pd.DataFrame) -> Figure:
-    """The three losses and the validation recall, epoch by epoch (`Trainer.history`)."""
+def training_figure(warm_start: Sequence[float], steps: Sequence[Mapping[str, float]]) -> Figure:
+    """Loss of every epoch of the warm start, and the three losses of every step after it.
+
+    Args:
+        warm_start: from `warmstart.warm_start`.
+        steps: what `Trainer.on_step` was told, in order.
+    """
     figure, (left, right) = axes_of(2, (8.4, 3.4))
-    epoch = history["epoch"]
-    for name, marker in zip(("recall", "rerank", "gen"), MARKERS, strict=False):
-        left.plot(epoch, history[name], marker=marker, label=name)
-    left.set(xlabel="epoch", ylabel="training loss (nats)", yscale="log")
-    left.legend()
-    for k, marker in zip((1, 10, 50), MARKERS, strict=False):
-        right.plot(epoch, history[f"R@{k}"], marker=marker, label=f"R@{k}")
-    right.set(xlabel="epoch", ylabel="validation recall (%)")
+    left.plot(range(1, len(warm_start) + 1), warm_start, marker="o", color="0.35")
+    left.set(xlabel="epoch of the warm start", ylabel="retrieval loss (nats)")
+    for name, marker in zip(steps[0] if steps else (), MARKERS, strict=False):
+        value = [step[name] for step in steps]
+        right.plot(range(1, len(value) + 1), value, marker=marker, ms=4, label=name)
+    right.set(xlabel="step of the single stage", ylabel="training loss (nats)", yscale="log")
     right.legend()
     return figure
 

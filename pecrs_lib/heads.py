@@ -60,17 +60,17 @@ def causal_pool(x: Tensor, weight: Tensor) -> Tensor:
 BOUND = 20.0  # of the logarithm of a weight: float32 holds sums of numbers e^40 apart
 
 
-def named_before(item: Tensor, row: Tensor, column: Tensor, n_items: int) -> Tensor:
-    """(P, N) True for the items that stand in a trunk up to (row, column), (P,) each.
+def named_before(item: Tensor, row: Tensor, column: Tensor, items: Tensor) -> Tensor:
+    """(P, n) True for the `items` (n,) that stand in a trunk up to (row, column), (P,) each.
 
     Args:
         item: (B, T) catalogue rows, -1 where there is none.
     """
-    read = item[row].masked_fill(
-        torch.arange(item.shape[1], device=item.device) > column[:, None], -1
-    )
-    found = torch.zeros(len(row), n_items + 1, dtype=torch.bool, device=item.device)
-    return found.scatter_(1, read % (n_items + 1), True)[:, :n_items]  # -1 falls into the last
+    later = torch.arange(item.shape[1], device=item.device) > column[:, None]
+    read = 1 + item[row].masked_fill(later, -1)  # 0 where there is none
+    size = 2 + int(torch.cat([item.flatten(), items]).max())
+    found = torch.zeros(len(row), size, dtype=torch.bool, device=item.device)
+    return found.scatter_(1, read, True)[:, 1 + items]
 
 
 class QueryEncoder(nn.Module):

@@ -147,11 +147,9 @@ class PECRS(nn.Module):
         if backbone is not None:
             config = config.with_(backbone=backbone)
         loaded = Backbone.load(
-            config.backbone,
-            dtype=getattr(torch, config.dtype),
-            adapter=folder / "adapter",
+            config.backbone, dtype=getattr(torch, config.dtype), adapter=folder / "adapter",
             fingerprint=record["backbone"],
-        )
+        )  # fmt: skip
         model = cls(config, loaded)
         state = load_file(folder / "heads.safetensors")
         for name, head in model._heads().items():
@@ -252,9 +250,15 @@ class PECRS(nn.Module):
         mask = additive(visible(batch.layout, batch.layout), x.dtype)
         return x, self.backbone(x, batch.position, mask, cache)
 
-    def query(self, batch: Batch, x: Tensor, hidden: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """(P, D) f(d_t) of the turns with ``[REC]`` at (row, column); x and hidden from `read`."""
-        return self.f(self.queries(hidden[row, column], x, row, column))
+    def distance(
+        self, batch: Batch, x: Tensor, hidden: Tensor, row: Tensor, column: Tensor,
+        v: Tensor, items: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """(P, n) from f(d_t) of the turns with ``[REC]`` at (row, column), (P,) each, to items of
+        catalogue rows `items` (n,) and vectors v (n, D); x and hidden come from `read`.
+        """
+        query = self.f(self.queries(hidden[row, column], x, row, column))
+        return self.queries.distance(query, v, named_before(batch.item, row, column, items))
 
     def candidate_scores(self, hidden: Tensor, distance: Tensor) -> Tensor:
         """r_j of candidates: LM outputs (…, D) and their distances to the query (…) -> (…).
@@ -281,19 +285,16 @@ class PECRS(nn.Module):
         v = self.items(*features.gather(rows)) if len(rows) else features.values[:0].float()
         x, hidden = self.read(batch, v, row_of)
 
-        at = batch.query_row, batch.query_column
-        named = named_before(batch.item, *at, len(features))[:, rows]
-        to_v = self.queries.distance(self.query(batch, x, hidden, *at), v, named)  # (P, n)
+        to_v = self.distance(batch, x, hidden, batch.query_row, batch.query_column, v, rows)
         against = torch.cat([batch.positive[:, None], batch.retrieval_negative], 1)
         distance = to_v.gather(1, row_of[against]).masked_fill(own_item(against), torch.inf)
         q = hidden[batch.query_row[:, None], batch.candidate_column]
         r = self.candidate_scores(q, to_v.gather(1, row_of[batch.candidate]))
         r = r.masked_fill(own_item(batch.candidate), -torch.inf)
-        nll = self.token_nll(hidden, batch)
         return Losses(
             recall=retrieval_loss(distance, self.config.temperature, batch.responses),
             rerank=rerank_loss(r, batch.responses),
-            gen=response_loss(nll, batch.response_of, batch.responses),
+            gen=response_loss(self.token_nll(hidden, batch), batch.response_of, batch.responses),
             points=len(batch.positive),
             responses=batch.responses,
         )

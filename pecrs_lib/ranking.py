@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from pecrs_lib.heads import named_before
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import Batch, Layout, additive, branch_layout, visible
 
@@ -161,9 +160,8 @@ def rank(
     """
     if candidates < 1:
         raise ValueError(f"candidates must be at least 1, got {candidates}")
-    query = model.query(trunk.batch, trunk.x, trunk.hidden, row, column)
-    named = named_before(trunk.batch.item, row, column, len(v))
-    distance = model.queries.distance(query, v, named)
+    items = torch.arange(len(v), device=v.device)
+    distance = model.distance(trunk.batch, trunk.x, trunk.hidden, row, column, v, items)
     nearest = retrieval_order(distance)[:, : min(candidates, len(v))]
     near = distance.gather(1, nearest)
     r = score_candidates(model, trunk, row, column, nearest, near, v, chunk=chunk)

@@ -159,8 +159,8 @@ class Trainer:
             self.progress.warm_start = warm_start(
                 self.raw_model, self.train_windows, self.features, self.catalogue,
                 epochs=self.config.warm_start,
-                progress=lambda epochs: tqdm(
-                    epochs, desc="warm start", leave=False, disable=not self.show
+                progress=lambda parts: tqdm(
+                    parts, desc="warm start", leave=False, disable=not self.show
                 ),
             )  # fmt: skip
         while self.progress.epoch < self.config.epochs and not self.finished_early:

@@ -9,7 +9,7 @@ f and h_item learn in a minute what the single stage needs an hour for, and it g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from pecrs_lib.losses import pairwise_angular_distance, retrieval_loss
 from pecrs_lib.model import PECRS
 from pecrs_lib.negatives import draw_negatives, own_item
 from pecrs_lib.packing import pack
-from pecrs_lib.protocol import batches_by_length
+from pecrs_lib.protocol import Progress, batches_by_length
 
 PIECES = 128  # of item texts that are queries in each step
 PIECE_TOKENS = (3, 25)  # how long they are, the end excluded
@@ -34,11 +34,13 @@ PIECES_WEIGHT = 0.1
 
 
 @torch.no_grad()
-def outputs_at_rec(model: PECRS, windows: Sequence[Window], v: Tensor) -> dict[int, Tensor]:
+def outputs_at_rec(
+    model: PECRS, windows: Sequence[Window], v: Tensor, progress: Progress = iter
+) -> dict[int, Tensor]:
     """The LM's outputs at the ``[REC]`` of every point of a window, (p, D), by ``id(window)``."""
     rows = torch.arange(len(v), device=v.device)
     found: dict[int, Tensor] = {}
-    for part in batches_by_length(windows):
+    for part in progress(batches_by_length(windows)):
         batch = pack(part).to(v.device)
         hidden = model.read(batch, v, rows)[1]
         d = hidden[batch.query_row, batch.query_column]
@@ -67,7 +69,8 @@ def retrieval_of(
     x = x.masked_scatter(slot[..., None], v[item[slot]])
     d = torch.cat([at_rec[id(w)] for w in windows])
     query = model.f(model.queries(d, x, row, column))
-    return model.queries.distance(query, v, named_before(item, row, column, len(v))), target
+    named = named_before(item, row, column, torch.arange(len(v), device=v.device))
+    return model.queries.distance(query, v, named), target
 
 
 def _padded(rows: Sequence[np.ndarray], value: int) -> Tensor:
@@ -109,7 +112,7 @@ def warm_start(
     batch_size: int = 64,
     learning_rate: float = 6e-3,
     weight_decay: float = 1.0,
-    progress: Callable[[range], Sequence[int]] = lambda epochs: epochs,
+    progress: Progress = iter,
 ) -> list[float]:
     """Train `model.queries`, f and h_item with the retrieval loss, the LM frozen and read once.
 
@@ -117,7 +120,7 @@ def warm_start(
         windows: of the training dialogues.
         catalogue: its item texts are cut into further queries (`pieces_loss`), if queries pool.
         batch_size: windows a step.
-        progress: wraps the epochs, e.g. `tqdm`.
+        progress: wraps what the LM reads, then the epochs, e.g. `tqdm`.
 
     Returns:
         the mean loss of each epoch, in nats per point.
@@ -127,7 +130,7 @@ def warm_start(
     model.eval()
     windows = [w for w in windows if any(t.items for t in w.turns)]
     pooled = model.items.standardise(model.items.pooled(features))
-    at_rec = outputs_at_rec(model, windows, model.encode_catalogue(features))
+    at_rec = outputs_at_rec(model, windows, model.encode_catalogue(features), progress)
     parts = (model.queries, model.f, model.items.h_item)
     weights = [p for part in parts for p in part.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay)

@@ -134,11 +134,14 @@ def test_what_was_named_before_is_found_by_a_loop_too():
     g = torch.Generator().manual_seed(1)
     item = torch.randint(-1, 6, (4, 9), generator=g)
     row, column = torch.randint(4, (20,), generator=g), torch.randint(9, (20,), generator=g)
-    got = named_before(item, row, column, 7)
+    got = named_before(item, row, column, torch.arange(7))
     for p, (b, t) in enumerate(zip(row.tolist(), column.tolist(), strict=True)):
         assert got[p].nonzero()[:, 0].tolist() == sorted(set(item[b, : t + 1].tolist()) - {-1})
     nothing = torch.empty(0, dtype=torch.int64)
-    assert named_before(item, nothing, nothing, 7).shape == (0, 7)
+    assert named_before(item, nothing, nothing, torch.arange(7)).shape == (0, 7)
+    some = torch.tensor([3, 0])  # although higher rows than these are named
+    assert torch.equal(named_before(item, row, column, some), got[:, some])
+    assert named_before(item, row, column, nothing).shape == (20, 0)
 
 
 def test_a_film_named_before_is_nearer_or_farther_by_one_learned_number():

@@ -10,7 +10,6 @@ import torch
 
 from pecrs_lib.context import Window, encode_dialogues
 from pecrs_lib.data import Dialogue
-from pecrs_lib.losses import pairwise_angular_distance
 from pecrs_lib.packing import PADDING, TRUNK, Layout, add_candidates, branch_layout, pack, visible
 from tests.test_one_pass import build, windows_for, with_negatives
 
@@ -25,10 +24,11 @@ def outputs(model, features, batch):
     """Everything a batch says: query vectors, candidate scores, token losses."""
     v = model.items.catalogue(features)
     x, hidden = model.read(batch, v, torch.arange(len(v)))
-    d = model.query(batch, x, hidden, batch.query_row, batch.query_column)
-    distance = pairwise_angular_distance(d, v).gather(1, batch.candidate)
+    at = batch.query_row, batch.query_column
+    distance = model.distance(batch, x, hidden, *at, v, torch.arange(len(v)))
+    to_candidates = distance.gather(1, batch.candidate)
     q = hidden[batch.query_row[:, None], batch.candidate_column]
-    return d, model.candidate_scores(q, distance), model.token_nll(hidden, batch)
+    return distance, model.candidate_scores(q, to_candidates), model.token_nll(hidden, batch)
 
 
 def slow_visible(query: Layout, key: Layout) -> torch.Tensor:

@@ -12,7 +12,6 @@ from pecrs_lib.assessment import converse, predictions_of, rank_dialogues, text_
 from pecrs_lib.data import Catalogue, Dialogue, Utterance
 from pecrs_lib.evaluation import recommendation_points
 from pecrs_lib.generation import GREEDY, generate_replies, respond
-from pecrs_lib.losses import pairwise_angular_distance
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.protocol import encode_windows, rank_windows
@@ -82,8 +81,8 @@ def test_more_candidates_than_positions(trained, catalogue, dialogues):
     row, column = torch.tensor([0]), torch.tensor([windows[0].turns[0].start])
     candidate = torch.arange(len(many))[None]
     with torch.inference_mode():
-        distance = pairwise_angular_distance(
-            model.query(trunk.batch, trunk.x, trunk.hidden, row, column), many
+        distance = model.distance(
+            trunk.batch, trunk.x, trunk.hidden, row, column, many, candidate[0] % len(v)
         )
     r = score_candidates(model, trunk, row, column, candidate, distance, many).view(100, 24)
     torch.testing.assert_close(r, r[:1].expand(100, -1), atol=1e-5, rtol=1e-5)
