@@ -3,7 +3,8 @@
     python -m experiments.inspired --data FOLDER [--seeds 0 1] [--set name=value …]
     python -m experiments.inspired … --dev-only --name NAME     # a setting tried on dev
 
-`--start` goes on from a checkpoint, such as the one trained on MiniReel; `--titles-only` drops all
+`--start` goes on from a checkpoint, such as the heads of `experiments.redial_heads`: with
+`warm_start` above 0 the heads are trained on INSPIRED first; `--titles-only` drops all
 item texts but titles; `--random` takes a backbone of the same shape with random weights. Settings
 are chosen on the dev set with `--dev-only`, each run leaving its dev table in
 `data/results/inspired_dev.json`; the test set is read in the final run only. Every seed is a
@@ -33,12 +34,15 @@ from pecrs_lib.assessment import (
 )
 from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.config import TINY, Config
+from pecrs_lib.context import Window
 from pecrs_lib.data import Catalogue, Dialogue, Movie
 from pecrs_lib.data.minireel import bundled_backbone
 from pecrs_lib.evaluation import as_records, paired_bootstrap, predict, recall_table
+from pecrs_lib.items import ItemFeatures
 from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.training import Trainer
+from pecrs_lib.warmstart import warm_start
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results"
@@ -69,10 +73,21 @@ def train(
     trainer = Trainer(
         model, catalogue, splits["train"], splits["dev"], out, cache_dir=ROOT / "runs" / "cache"
     )
-    trainer.resume()
+    if not trainer.resume() and start and config.warm_start:
+        trainer.progress.warm_start = adapt_heads(model, trainer.train_windows, trainer.features,
+                                                  catalogue)  # fmt: skip
     for row in trainer.epochs():
         print({name: round(value, 3) for name, value in row.items()}, flush=True)
     return PECRS.from_pretrained(out / "best"), trainer
+
+
+def adapt_heads(
+    model: PECRS, windows: list[Window], features: ItemFeatures, catalogue: Catalogue
+) -> list[float]:
+    """The warm start for heads that were trained on another catalogue: at a lower rate."""
+    model.items.fit(features)
+    epochs = model.config.warm_start
+    return warm_start(model, windows, features, catalogue, epochs=epochs, learning_rate=4e-3)
 
 
 def recall_by_window(
@@ -148,6 +163,7 @@ def main() -> None:
         for seed, _, trainer, seconds in runs:
             known[f"{args.name}-{seed}"] = {
                 "changed": changes | {k: v for k, v in asked.items() if v},
+                "warm_start": trainer.progress.warm_start,
                 "history": trainer.progress.history,
                 "seconds": seconds,
                 **machine(),

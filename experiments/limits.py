@@ -17,46 +17,54 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from experiments.inspired import RESULTS, ROOT, machine, random_backbone
+from experiments.inspired import RESULTS, ROOT, adapt_heads, machine, random_backbone
 from experiments.inspired_data import load
 from pecrs_lib.assessment import predictions_of
 from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.calibration import calibrate
-from pecrs_lib.config import TINY
+from pecrs_lib.config import TINY, Config
 from pecrs_lib.data import Catalogue, Dialogue, Movie
 from pecrs_lib.evaluation import Predictions, as_records, predict, recall_table
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows, rank_windows
 from pecrs_lib.warmstart import warm_start
 
-BASE: dict[str, Any] = {"warm_start": 8, "retrieval_negatives": None}
+BASE: dict[str, Any] = {"warm_start": 6, "retrieval_negatives": None}
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "16 negatives": {"retrieval_negatives": 16},
     "150 negatives": {"retrieval_negatives": 150},
-    "500 negatives": {"retrieval_negatives": 500},
     "temperature 0.05": {"temperature": 0.05},
     "temperature 0.2": {"temperature": 0.2},
     "2 epochs": {"warm_start": 2},
-    "4 epochs": {"warm_start": 4},
-    "16 epochs": {"warm_start": 16},
-    "32 epochs": {"warm_start": 32},
+    "12 epochs": {"warm_start": 12},
+    "24 epochs": {"warm_start": 24},
     "no pooling of the context": {"query_pooling": False},
     "a smaller backbone": {"backbone": "runs/reel-tiny"},  # `experiments.backbone --size tiny`
     "random weights": {"backbone": "random"},
     "titles only": {"texts": "titles"},
+    "start from MiniReel": {"start": "data/checkpoints/minireel"},
+    "start from ReDial": {"start": "runs/redial-heads"},  # `experiments.redial_heads`
 }
 
 
 def ranked(
-    config: Any, catalogue: Catalogue, splits: dict[str, list[Dialogue]], name: str
+    config: Config,
+    catalogue: Catalogue,
+    splits: dict[str, list[Dialogue]],
+    start: str | None,
+    name: str,
 ) -> Predictions:
     """Ranks of the dev targets by retrieval alone, after the warm start alone."""
-    model = PECRS.from_backbone(config)
+    model = PECRS.from_pretrained(ROOT / start) if start else PECRS.from_backbone(config)
+    model.config = config
     features = model.item_features(catalogue, cache_dir=ROOT / "runs" / "cache")
     train = encode_windows(splits["train"], catalogue, model)
-    calibrate(model, train, features)
-    warm_start(model, train, features, catalogue, epochs=config.warm_start)
+    if start:
+        adapt_heads(model, train, features, catalogue)
+    else:
+        calibrate(model, train, features)
+        warm_start(model, train, features, catalogue, epochs=config.warm_start)
     dev = encode_windows(splits["dev"], catalogue, model)
     found = rank_windows(model, dev, model.encode_catalogue(features), candidates=1)
     return predictions_of(found, splits["dev"], catalogue, name)
@@ -79,10 +87,11 @@ def main() -> None:
         catalogue = whole
         if asked.pop("texts", None) == "titles":
             catalogue = Catalogue(tuple(Movie(m.id, m.title, m.year) for m in whole))
+        start = asked.pop("start", None)
         if asked.get("backbone") == "random":
             asked["backbone"] = str(random_backbone("reel-small", ROOT / "runs" / "random"))
         runs = [
-            ranked(TINY.with_(**asked, seed=seed), catalogue, splits, f"seed {seed}")
+            ranked(TINY.with_(**asked, seed=seed), catalogue, splits, start, f"seed {seed}")
             for seed in args.seeds
         ]
         table = recall_table(runs)

@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.inspired import ROOT, machine
 from pecrs_lib.assessment import (
+    Conversation,
     converse,
     item_vectors,
     predictions_of,
@@ -29,6 +33,7 @@ from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.config import TINY, Config
 from pecrs_lib.data import Catalogue, Dialogue, load_minireel
 from pecrs_lib.evaluation import as_records, paired_bootstrap, predict, recall_table
+from pecrs_lib.generation import GREEDY
 from pecrs_lib.model import PECRS
 from pecrs_lib.training import Trainer
 
@@ -55,6 +60,34 @@ def trained(
         "warm_start": run.progress.warm_start,
         "history": run.progress.history,
     }
+
+
+def trigrams(text: str) -> list[tuple[str, ...]]:
+    words = re.findall(r"\[ITEM\]|[\w']+|[.,!?]", text.lower().replace("[item]", "[ITEM]"))
+    return list(zip(words, words[1:], words[2:], strict=False))
+
+
+def reply_quality(
+    model: PECRS, conversation: Conversation, train: list[Dialogue], catalogue: Catalogue
+) -> dict[str, Any]:
+    """How well formed greedy replies are, beside what was really said (all in percent).
+
+    A trigram of words that no training utterance has is a sign of broken grammar, or of something
+    new; the true responses of the same turns show how often it is the latter.
+    """
+    tok = model.backbone.tokenizer
+    said = [u for dialogue in train for u in dialogue.utterances if u.role == "recommender"]
+    known = {t for ids in tok.encode_texts(said, catalogue) for t in trigrams(tok.decode(ids))}
+    raw = [reply.raw for reply in conversation.replies]
+    offers = [r for r in conversation.replies if r.opens_with_rec > 0.5]
+    found: dict[str, Any] = {"n": len(raw), "recommending": len(offers)}
+    found["naming the film ranked first"] = 100 * float(
+        np.mean([r.recommended is not None and r.recommended.movie.name in r.text for r in offers])
+    )
+    for name, texts in (("replies", raw), ("true responses", conversation.references)):
+        every = [t for text in texts for t in trigrams(text)]
+        found[f"known trigrams of {name}"] = 100 * float(np.mean([t in known for t in every]))
+    return found
 
 
 def main() -> None:
@@ -103,6 +136,9 @@ def main() -> None:
             for k in (1, 10, 50)
         ],
         "text": text_metrics(ranked, converse(model, test[:20], catalogue, v)),
+        "replies": reply_quality(
+            model, converse(model, test[:40], catalogue, v, **GREEDY), splits["train"], catalogue
+        ),
     }
     RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -28,6 +28,10 @@ def _name(m: int | None) -> str:
     return ALL if m is None else str(m)
 
 
+def _option(m: int | None) -> int | tuple[str, None]:
+    return ("whole catalogue", None) if m is None else m
+
+
 def explorer_figure(
     grid: dict[str, Any],
     cost: dict[str, Any],
@@ -114,12 +118,10 @@ class Explorer(ipw.VBox):
         self.worker: threading.Thread | None = None
         self._stop = threading.Event()
         n = len(outputs.item)
+        tried = dict.fromkeys(run["setting"]["negatives"] for run in grid["runs"])
         self.panel = Panel(
             self._draw, "recall and cost over M_train, recall over M_train and M_inference",
-            negatives=slider(
-                "M_train (negatives)",
-                [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, ("whole catalogue", None)], 16,
-            ),
+            negatives=slider("M_train (negatives)", [*map(_option, tried), 1024], 16),
             candidates=slider("M_inference", grid["candidates"], 100),
             temperature=slider("temperature", [0.03, 0.1, 0.3], 0.1),
             share_over_batch=self._box("share negatives over the batch", True),

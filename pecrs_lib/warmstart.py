@@ -109,7 +109,7 @@ def warm_start(
     catalogue: Catalogue,
     *,
     epochs: int,
-    batch_size: int = 64,
+    batch_size: int = 32,
     learning_rate: float = 6e-3,
     weight_decay: float = 1.0,
     progress: Progress = iter,
