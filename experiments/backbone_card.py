@@ -41,6 +41,7 @@ RESULT = ROOT / "data" / "results" / "backbone.json"
 FILMS = (
     "Toy Story", "Alien", "Die Hard", "The Notebook", "Halloween", "Saving Private Ryan",
 )  # fmt: skip
+PROBE = 800  # dialogues of MiniReel the probe trains on, about as many as INSPIRED has
 OPENINGS = (
     "User: Hi! I am looking for a good comedy.<|endoftext|>System:",
     "User: I love Adam Sandler.<|endoftext|>System:",
@@ -106,7 +107,7 @@ def probe(folder: Path, data: Path, config: Config, seeds: int) -> list[dict[str
     reel, splits = load_minireel()
     inspired, parts = load_inspired(data / "inspired")
     sets = {
-        "MiniReel valid": (reel, splits["train"], splits["valid"]),
+        "MiniReel valid": (reel, splits["train"][:PROBE], splits["valid"]),
         "INSPIRED dev": (inspired, parts["train"], parts["dev"]),
     }
     rows = []

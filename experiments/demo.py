@@ -33,14 +33,14 @@ from pecrs_lib.training import Trainer
 from pecrs_lib.warmstart import warm_start
 
 OUT = Path("runs") / "demo"
-DIALOGUES = 320  # of MiniReel's 3,200 in the single stage: what half a minute allows
+DIALOGUES = 240  # of MiniReel's 3,200 in the single stage: what half a minute allows
 CONFIG = TINY.with_(
-    warm_start=8, epochs=1, candidates=50, batch_size=16, learning_rate=2e-3,
+    warm_start=7, epochs=1, candidates=25, batch_size=16, learning_rate=2e-3,
     head_learning_rate=3e-4, alpha=1.0, beta=0.5, gamma=0.5, warmup_epochs=0.1,
 )  # fmt: skip
 SAID = (
     "Hi! I am in the mood for something about robots, science fiction if possible.",
-    "I know that one. What else is there?",
+    "I have seen that one and liked it. What else?",
 )
 
 
@@ -80,7 +80,7 @@ def main() -> None:
     order = np.random.default_rng(CONFIG.seed).permutation(len(splits["train"]))[:DIALOGUES]
     train = [splits["train"][k] for k in order]
     trainer = Trainer(
-        model, catalogue, train, splits["valid"][:60], OUT / "run", cache_dir=cache,
+        model, catalogue, train, splits["valid"][:40], OUT / "run", cache_dir=cache,
         on_step=lambda step, three: losses["steps"].append(three),
     )  # fmt: skip
     if trainer.resume():

@@ -87,7 +87,9 @@ def adapt_heads(
     """The warm start for heads that were trained on another catalogue: at a lower rate."""
     model.items.fit(features)
     epochs = model.config.warm_start
-    return warm_start(model, windows, features, catalogue, epochs=epochs, learning_rate=4e-3)
+    return warm_start(
+        model, windows, features, catalogue, epochs=epochs, batch_size=64, learning_rate=4e-3
+    )
 
 
 def recall_by_window(
