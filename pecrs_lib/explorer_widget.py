@@ -95,6 +95,7 @@ def explorer_figure(
         np.array(table), annot=True, fmt=".0f", cmap="Greys", cbar=False, ax=right,
         xticklabels=grid["candidates"], yticklabels=names,
     )  # fmt: skip
+    right.grid(visible=False)
     right.set(xlabel="M_inference (re-ranked)", ylabel="M_train", title=f"Recall@{k} (%)")
     place = grid["candidates"].index(column), names.index(_name(chosen["negatives"]))
     right.add_patch(Rectangle(place, 1, 1, fill=False, ec="#d55e00", lw=3))
