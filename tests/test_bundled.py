@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments import backbone_card
 from experiments.backbone import leaked
+from experiments.inspired_data import load as load_inspired
 from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues
 from pecrs_lib.config import TINY
 from pecrs_lib.data import Dialogue, Utterance, bundled, load_minireel
@@ -22,6 +23,7 @@ from pecrs_lib.pretrain import dialogue_text
 
 BACKBONE = bundled("backbone/reel-small")
 CHECKPOINT = bundled("checkpoints/minireel")
+INSPIRED = bundled("checkpoints/inspired")
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +44,25 @@ def test_the_backbone_is_a_causal_lm_like_any_other():
     assert TINY.window <= model.config.n_positions
 
 
-def test_the_checkpoint_names_no_machine():
-    for path in CHECKPOINT.rglob("*.json"):
+@pytest.mark.parametrize("folder", [CHECKPOINT, INSPIRED], ids=lambda folder: folder.name)
+def test_a_checkpoint_names_no_machine_and_is_small(folder):
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 10e6
+    for path in folder.rglob("*.json"):
         for value in json.loads(path.read_text()).values():
             assert not (isinstance(value, str) and "/" in value), path
+
+
+def test_the_inspired_checkpoint_ranks_as_its_run_said(shared_data):
+    catalogue, splits = load_inspired(shared_data / "inspired")
+    record = json.loads((bundled("results") / "inspired.json").read_text())
+    best = record["text"][0]["dev"][record["text"][0]["best_epoch"] - 1]
+    model = PECRS.from_pretrained(INSPIRED).eval()
+    v = item_vectors(model, catalogue)
+    ranked = rank_dialogues(model, splits["dev"], catalogue, v, candidates=1)
+    for k in (10, 50):
+        assert recall_at_k(ranked.retrieval_rank.astype(float), k) == pytest.approx(
+            best[f"retrieval R@{k}"], abs=1.0
+        )
 
 
 def test_the_checkpoint_uses_the_dialogue(shipped):
