@@ -40,7 +40,7 @@ def outputs_at_rec(
     """The LM's outputs at the ``[REC]`` of every point of a window, (p, D), by ``id(window)``."""
     rows = torch.arange(len(v), device=v.device)
     found: dict[int, Tensor] = {}
-    for part in progress(batches_by_length(windows)):
+    for part in progress(batches_by_length(windows, 1024)):  # what caches hold
         batch = pack(part).to(v.device)
         hidden = model.read(batch, v, rows)[1]
         d = hidden[batch.query_row, batch.query_column]
