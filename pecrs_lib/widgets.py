@@ -55,7 +55,8 @@ class Panel(ipw.VBox):
             return
         self.message.value = ""
         data = base64.b64encode(figures.png(figure)).decode("ascii")
-        self.picture.value = f'<img alt="{self.alt}" src="data:image/png;base64,{data}">'
+        source = f'src="data:image/png;base64,{data}"'
+        self.picture.value = f'<img alt="{self.alt}" style="max-width: 100%" {source}>'
 
 
 def problem_of(error: Exception) -> str:
