@@ -56,7 +56,7 @@ class Panel(ipw.VBox):
         self.message.value = ""
         data = base64.b64encode(figures.png(figure)).decode("ascii")
         source = f'src="data:image/png;base64,{data}"'
-        self.picture.value = f'<img alt="{self.alt}" style="max-width: 100%" {source}>'
+        self.picture.value = f'<img alt="{self.alt}" {source} style="max-width: 100%">'
 
 
 def problem_of(error: Exception) -> str:
