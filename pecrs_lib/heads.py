@@ -57,9 +57,6 @@ def causal_pool(x: Tensor, weight: Tensor) -> Tensor:
     return (w * x).cumsum(1) / w.cumsum(1).clamp_min(1e-12)
 
 
-BOUND = 20.0  # of the logarithm of a weight: float32 holds sums of numbers e^40 apart
-
-
 def named_before(item: Tensor, row: Tensor, column: Tensor, items: Tensor) -> Tensor:
     """(P, n) True for the `items` (n,) that stand in a trunk up to (row, column), (P,) each.
 
@@ -71,6 +68,9 @@ def named_before(item: Tensor, row: Tensor, column: Tensor, items: Tensor) -> Te
     size = 2 + int(torch.cat([item.flatten(), items]).max())
     found = torch.zeros(len(row), size, dtype=torch.bool, device=item.device)
     return found.scatter_(1, read, True)[:, 1 + items]
+
+
+BOUND = 20.0  # of the logarithm of a weight: float32 holds sums of numbers e^40 apart
 
 
 class QueryEncoder(nn.Module):
