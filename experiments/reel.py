@@ -40,7 +40,8 @@ from pecrs_lib.training import Trainer
 RESULT = ROOT / "data" / "results" / "minireel_pecrs.json"
 CONFIG = TINY.with_(
     batch_size=32, learning_rate=1e-3, head_learning_rate=3e-4, negatives=8,
-    alpha=1.0, beta=0.5, gamma=0.5, warmup_epochs=0.1, patience=None, epochs=2, candidates=100,
+    alpha=1.0, beta=0.5, gamma=0.5, warmup_epochs=0.1, patience=None, epochs=2,
+    candidates=100, warm_start=20,
 )  # fmt: skip
 SHIPPED = ROOT / "data" / "checkpoints" / "minireel"
 

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pecrs_lib.losses import pairwise_angular_distance
-
 
 class Standardise(nn.Module):
     """Shift and scale each of D dimensions to mean 0 and spread 1, by statistics taken once.
@@ -57,17 +55,29 @@ def causal_pool(x: Tensor, weight: Tensor) -> Tensor:
     return (w * x).cumsum(1) / w.cumsum(1).clamp_min(1e-12)
 
 
-def named_before(item: Tensor, row: Tensor, column: Tensor, items: Tensor) -> Tensor:
-    """(P, n) True for the `items` (n,) that stand in a trunk up to (row, column), (P,) each.
+RECENT = 60.0  # tokens after which a mention counts e times less, two exchanges or so
+
+
+def repetition_offset(
+    item: Tensor, row: Tensor, column: Tensor, items: Tensor, repetition: Tensor
+) -> Tensor:
+    """(P, n) how much nearer each of the `items` (n,) is for having been named, 0 where it was not.
+
+    A film counts repetition[0] if it stands in the trunk up to (row, column), (P,) each, and
+    repetition[1] for every time it does, times exp(-tokens since / RECENT).
 
     Args:
         item: (B, T) catalogue rows, -1 where there is none.
+        repetition: (2,), or (P, 2) where it differs from point to point.
     """
-    later = torch.arange(item.shape[1], device=item.device) > column[:, None]
-    read = 1 + item[row].masked_fill(later, -1)  # 0 where there is none
+    since = column[:, None] - torch.arange(item.shape[1], device=item.device)
+    read = 1 + item[row].masked_fill(since < 0, -1)  # 0 where there is none
     size = 2 + int(torch.cat([item.flatten(), items]).max())
-    found = torch.zeros(len(row), size, dtype=torch.bool, device=item.device)
-    return found.scatter_(1, read, True)[:, 1 + items]
+    none = torch.zeros(len(row), size, device=item.device)
+    named = none.scatter(1, read, 1.0)
+    recent = none.scatter_add(1, read, (-since.clamp_min(0) / RECENT).exp())
+    once, fresh = repetition[..., :1], repetition[..., 1:]
+    return (once * named + fresh * recent)[:, 1 + items]
 
 
 BOUND = 20.0  # of the logarithm of a weight: float32 holds sums of numbers e^40 apart
@@ -81,7 +91,7 @@ class QueryEncoder(nn.Module):
     attention must first learn to gather what was said; a small LM trained for an hour does not get
     that far, so here d_t starts with a small share. Films that were named point to films like
     them, and most of all to themselves; how likely they really are to be recommended again is
-    `repetition`, one learned number that draws them near or pushes them away.
+    `repetition`, two learned numbers that draw them near or push them away.
     """
 
     def __init__(self, dim: int, pooling: bool, width: int = 64) -> None:
@@ -95,7 +105,7 @@ class QueryEncoder(nn.Module):
             assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight)  # training starts from the plain mean
             self.share = nn.Parameter(torch.tensor(0.1))
-            self.repetition = nn.Parameter(torch.tensor(0.0))
+            self.repetition = nn.Parameter(torch.zeros(2))  # of `repetition_offset`
 
     def weight(self, z: Tensor) -> Tensor:
         """(…, D) standardised vectors -> (…), positive: how much each counts."""
@@ -119,10 +129,11 @@ class QueryEncoder(nn.Module):
         d = self.standardise(d.float())
         return d if self.gate is None else self.share * d + self.pool(x, row, column)
 
-    def distance(self, query: Tensor, v: Tensor, named: Tensor) -> Tensor:
-        """(P, n) angular distances from queries (P, D) to items (n, D), less where (P, n) named."""
-        distance = pairwise_angular_distance(query, v)
-        return distance if self.gate is None else distance - self.repetition * named
+    def offset(self, item: Tensor, row: Tensor, column: Tensor, items: Tensor) -> Tensor | float:
+        """(P, n) what `repetition_offset` takes off the distances; 0 without pooling."""
+        if self.gate is None:
+            return 0.0
+        return repetition_offset(item, row, column, items, self.repetition)
 
 
 def mlp(dim: int, out: int, width: int | None = None) -> nn.Sequential:

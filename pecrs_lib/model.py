@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pecrs_lib.backbone import Backbone
 from pecrs_lib.config import Config
 from pecrs_lib.data.schema import Catalogue
-from pecrs_lib.heads import Head, QueryEncoder, Standardise, mlp, named_before
+from pecrs_lib.heads import Head, QueryEncoder, Standardise, mlp
 from pecrs_lib.items import (
     ItemEncoder,
     ItemFeatures,
@@ -30,6 +30,7 @@ from pecrs_lib.items import (
 )
 from pecrs_lib.losses import (
     joint_loss,
+    pairwise_angular_distance,
     rerank_loss,
     response_loss,
     retrieval_loss,
@@ -153,10 +154,9 @@ class PECRS(nn.Module):
         model = cls(config, loaded)
         state = load_file(folder / "heads.safetensors")
         for name, head in model._heads().items():
-            own = {
-                k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")
-            }
-            head.load_state_dict(own)
+            own = f"{name}."
+            part = {k.removeprefix(own): v for k, v in state.items() if k.startswith(own)}
+            head.load_state_dict(part)
         return model
 
     # -- what is trained ------------------------------------------------------------------------
@@ -164,9 +164,8 @@ class PECRS(nn.Module):
     @property
     def window_limits(self) -> dict[str, int]:
         """Limits of `context.windows_of`, from the configuration."""
-        return {
-            n: getattr(self.config, n) for n in ("context_tokens", "utterance_tokens", "window")
-        }
+        names = ("context_tokens", "utterance_tokens", "window")
+        return {name: getattr(self.config, name) for name in names}
 
     @property
     def device(self) -> torch.device:
@@ -258,7 +257,8 @@ class PECRS(nn.Module):
         catalogue rows `items` (n,) and vectors v (n, D); x and hidden come from `read`.
         """
         query = self.f(self.queries(hidden[row, column], x, row, column))
-        return self.queries.distance(query, v, named_before(batch.item, row, column, items))
+        offset = self.queries.offset(batch.item, row, column, items)
+        return pairwise_angular_distance(query, v) - offset
 
     def candidate_scores(self, hidden: Tensor, distance: Tensor) -> Tensor:
         """r_j of candidates: LM outputs (…, D) and their distances to the query (…) -> (…).

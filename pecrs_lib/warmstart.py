@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from pecrs_lib.batches import epoch_batches
 from pecrs_lib.context import Window
 from pecrs_lib.data.schema import Catalogue
-from pecrs_lib.heads import named_before
+from pecrs_lib.heads import repetition_offset
 from pecrs_lib.items import ItemFeatures, tokenize_items
 from pecrs_lib.losses import pairwise_angular_distance, retrieval_loss
 from pecrs_lib.model import PECRS
@@ -31,6 +31,23 @@ from pecrs_lib.protocol import Progress, batches_by_length
 PIECES = 128  # of item texts that are queries in each step
 PIECE_TOKENS = (3, 25)  # how long they are, the end excluded
 PIECES_WEIGHT = 0.1
+
+
+def named_in(window: Window, sep: int) -> np.ndarray:
+    """(p, 3) of the films a window names: column of the marker before, catalogue row, by whom.
+
+    The last is 1 for the points the model is trained on, recommended in the turns scored here,
+    and 0 for what the seeker names.
+
+    Args:
+        sep: id of the marker that opens a seeker's items.
+    """
+    slot = np.flatnonzero(window.item >= 0)
+    opens = np.diff(slot, prepend=-2) > 1
+    marker = slot[opens][opens.cumsum() - 1] - 1
+    scored = np.isin(marker, [turn.start for turn in window.turns])
+    points = np.stack([marker, window.item[slot], scored], 1)
+    return points[scored | (window.token[marker] == sep)]
 
 
 @torch.no_grad()
@@ -50,27 +67,43 @@ def outputs_at_rec(
 
 
 def retrieval_of(
-    model: PECRS, windows: Sequence[Window], at_rec: dict[int, Tensor], pooled: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Distances (P, N) of the points of some windows to every item, and their targets (P,).
+    model: PECRS,
+    windows: Sequence[Window],
+    at_rec: dict[int, Tensor],
+    pooled: Tensor,
+    seeker_repetition: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances (P, N) of the films named in some windows to every item.
 
     Args:
         at_rec: from `outputs_at_rec`.
         pooled: (N, D) what h_item reads: pooled item texts, standardised.
+        seeker_repetition: (2,) how often seekers repeat films, see `repetition_offset`.
+
+    Returns:
+        the distances, the catalogue rows of the films (P,), and whether each was recommended.
     """
     token, item = _padded([w.token for w in windows], 0), _padded([w.item for w in windows], -1)
-    points = [(k, t.start, i) for k, w in enumerate(windows) for t in w.turns for i in t.items]
-    row, column, target = torch.tensor(points, device=pooled.device).T
-    item = item.to(pooled.device)
+    named = [named_in(w, model.backbone.tokenizer.sep) for w in windows]
+    row = np.repeat(np.arange(len(windows)), [len(points) for points in named])
+    points = np.column_stack([row, np.concatenate(named)])
+    row, column, target, by = torch.from_numpy(points).to(pooled.device).T
+    item, recommended = item.to(pooled.device), by.bool()
     slot = item >= 0
     v = model.items.scale * model.items.h_item(pooled)
     with torch.no_grad():
         x = model.backbone.embed(token.to(pooled.device)).float()
     x = x.masked_scatter(slot[..., None], v[item[slot]])
-    d = torch.cat([at_rec[id(w)] for w in windows])
-    query = model.f(model.queries(d, x, row, column))
-    named = named_before(item, row, column, torch.arange(len(v), device=v.device))
-    return model.queries.distance(query, v, named), target
+    queries = model.queries
+    d = queries.standardise.mean.repeat(len(target), 1)  # says nothing, where nobody recommends
+    d[recommended] = torch.cat([at_rec[id(w)] for w in windows])
+    distance = pairwise_angular_distance(model.f(queries(d, x, row, column)), v)
+    if queries.gate is None:
+        return distance, target, recommended
+    repetition = torch.where(recommended[:, None], queries.repetition, seeker_repetition)
+    every = torch.arange(len(v), device=v.device)
+    offset = repetition_offset(item, row, column, every, repetition)
+    return distance - offset, target, recommended
 
 
 def _padded(rows: Sequence[np.ndarray], value: int) -> Tensor:
@@ -116,6 +149,9 @@ def warm_start(
 ) -> list[float]:
     """Train `model.queries`, f and h_item with the retrieval loss, the LM frozen and read once.
 
+    DEVIATION: the films that seekers name are targets too, of a query that reads up to the
+    ``[SEP]`` before them: who likes one film likes others, and there are as many of them.
+
     Args:
         windows: of the training dialogues.
         catalogue: its item texts are cut into further queries (`pieces_loss`), if queries pool.
@@ -128,12 +164,19 @@ def warm_start(
     config = model.config
     negatives = config.negatives if config.share_over_tasks else config.retrieval_negatives
     model.eval()
-    windows = [w for w in windows if any(t.items for t in w.turns)]
+    sep = model.backbone.tokenizer.sep
+    windows = [w for w in windows if len(named_in(w, sep))]
     pooled = model.items.standardise(model.items.pooled(features))
     at_rec = outputs_at_rec(model, windows, model.encode_catalogue(features), progress)
+    seeker = torch.zeros(2, device=model.device, requires_grad=True)
     parts = (model.queries, model.f, model.items.h_item)
-    weights = [p for part in parts for p in part.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay)
+    named = [pair for part in parts for pair in part.named_parameters()]
+    numbers = [seeker, *(p for name, p in named if name == "repetition")]
+    weights = [p for name, p in named if name != "repetition"]
+    optimizer = torch.optim.AdamW(
+        [{"params": weights, "lr": learning_rate, "weight_decay": weight_decay},
+         {"params": numbers, "lr": 10 * learning_rate, "weight_decay": 0.0}]  # far from 0 at best
+    )  # fmt: skip
     steps = epochs * -(-len(windows) // batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / 20) * (1 - step / steps)
@@ -146,7 +189,7 @@ def warm_start(
     for epoch in progress(range(epochs)):
         losses = []
         for part in epoch_batches(windows, batch_size, config.seed, epoch):
-            distance, target = retrieval_of(model, part, at_rec, pooled)
+            distance, target, _ = retrieval_of(model, part, at_rec, pooled, seeker)
             drawn = draw_negatives(
                 len(pooled), torch.arange(len(target)), negatives, generator=draw,
                 share_over_batch=config.share_over_batch,

@@ -6,6 +6,7 @@ utterances again. The one-pass model is compared with it at tight tolerances.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pecrs_lib.context import Turn, Window
+from pecrs_lib.heads import RECENT
 from pecrs_lib.losses import angular_distance
 from pecrs_lib.model import PECRS
 
@@ -65,11 +67,13 @@ def query(model: PECRS, x: Tensor) -> Tensor:
 
 
 def retrieval_distance(model: PECRS, d: Tensor, v: Tensor, item: int, past: list[int]) -> Tensor:
-    """() angular distance of a query to an item; less by `repetition` if it was named before."""
+    """() angular distance of a query to an item; less if it was named in the past (T,) slots."""
     distance = angular_distance(d, v[item])
-    if model.queries.gate is not None and item in past:
-        return distance - model.queries.repetition
-    return distance
+    if model.queries.gate is None:
+        return distance
+    once, recent = model.queries.repetition
+    since = [len(past) - t for t, j in enumerate(past) if j == item]
+    return distance - once * bool(since) - sum(recent * math.exp(-s / RECENT) for s in since)
 
 
 def candidate_score(model: PECRS, hidden: Tensor, distance: Tensor) -> Tensor:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from pecrs_lib.heads import Head, QueryEncoder, Standardise, causal_pool, mlp, named_before
+from pecrs_lib.heads import (
+    RECENT,
+    Head,
+    QueryEncoder,
+    Standardise,
+    causal_pool,
+    mlp,
+    repetition_offset,
+)
 from pecrs_lib.items import pool
-from pecrs_lib.losses import pairwise_angular_distance
 
 D = 8
 
@@ -130,29 +139,36 @@ def test_without_pooling_a_query_is_the_output_at_rec():
     assert QueryEncoder(D, True)(d[:0], x, nothing, nothing).shape == (0, D)
 
 
-def test_what_was_named_before_is_found_by_a_loop_too():
+def test_how_much_repetition_counts_is_found_by_a_loop_too():
     g = torch.Generator().manual_seed(1)
     item = torch.randint(-1, 6, (4, 9), generator=g)
     row, column = torch.randint(4, (20,), generator=g), torch.randint(9, (20,), generator=g)
-    got = named_before(item, row, column, torch.arange(7))
+    repetition = torch.randn(20, 2, generator=g)
+    got = repetition_offset(item, row, column, torch.arange(7), repetition)
     for p, (b, t) in enumerate(zip(row.tolist(), column.tolist(), strict=True)):
-        assert got[p].nonzero()[:, 0].tolist() == sorted(set(item[b, : t + 1].tolist()) - {-1})
+        want = torch.zeros(7)
+        for j in set(item[b, : t + 1].tolist()) - {-1}:
+            since = [t - k for k in range(t + 1) if item[b, k] == j]
+            recent = sum(math.exp(-s / RECENT) for s in since)
+            want[j] = repetition[p, 0] + repetition[p, 1] * recent
+        torch.testing.assert_close(got[p], want)
     nothing = torch.empty(0, dtype=torch.int64)
-    assert named_before(item, nothing, nothing, torch.arange(7)).shape == (0, 7)
+    assert repetition_offset(item, nothing, nothing, torch.arange(7), repetition[0]).shape == (0, 7)
     some = torch.tensor([3, 0])  # although higher rows than these are named
-    assert torch.equal(named_before(item, row, column, some), got[:, some])
-    assert named_before(item, row, column, nothing).shape == (20, 0)
+    assert torch.equal(repetition_offset(item, row, column, some, repetition), got[:, some])
+    assert repetition_offset(item, row, column, nothing, repetition).shape == (20, 0)
 
 
-def test_a_film_named_before_is_nearer_or_farther_by_one_learned_number():
-    encoder, d, v = QueryEncoder(D, True), torch.randn(3, D), torch.randn(5, D)
-    named = torch.rand(3, 5) < 0.4
-    angular = pairwise_angular_distance(d, v)
-    assert torch.equal(encoder.distance(d, v, named), angular), "it starts at 0"
+def test_films_named_before_are_nearer_or_farther_by_learned_numbers():
+    item, every = torch.tensor([[-1, 2, -1, 0]]), torch.arange(4)
+    at = torch.tensor([0]), torch.tensor([2])
+    encoder = QueryEncoder(D, True)
+    assert encoder.offset(item, *at, every).tolist() == [[0.0] * 4], "it starts at 0"
     with torch.no_grad():
-        encoder.repetition.fill_(0.25)
-    torch.testing.assert_close(encoder.distance(d, v, named), angular - 0.25 * named)
-    assert torch.equal(QueryEncoder(D, False).distance(d, v, named), angular)
+        encoder.repetition.copy_(torch.tensor([0.25, 0.5]))
+    want = torch.tensor([[0, 0, 0.25 + 0.5 * math.exp(-1 / RECENT), 0]])
+    torch.testing.assert_close(encoder.offset(item, *at, every), want)
+    assert QueryEncoder(D, False).offset(item, *at, every) == 0
 
 
 def test_the_gate_learns_which_vectors_to_keep():

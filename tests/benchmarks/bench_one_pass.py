@@ -31,9 +31,13 @@ from pecrs_lib.batches import make_batch
 from pecrs_lib.calibration import calibrate
 from pecrs_lib.config import Config
 from pecrs_lib.context import Turn, Window
-from pecrs_lib.heads import named_before
 from pecrs_lib.items import tokenize_items
-from pecrs_lib.losses import rerank_loss, response_loss, retrieval_loss
+from pecrs_lib.losses import (
+    pairwise_angular_distance,
+    rerank_loss,
+    response_loss,
+    retrieval_loss,
+)
 from pecrs_lib.memory import keep_freed_memory
 from pecrs_lib.model import PECRS, Losses
 from pecrs_lib.negatives import own_item
@@ -177,8 +181,8 @@ def three_passes(
         d = model.f(model.queries(run(D_t)[-1:], D_t[None], *at))
         rows = torch.cat([torch.tensor([item]), negative])
         candidate, hit = v[row_of[rows]], own_item(rows[None])
-        named = named_before(torch.cat([past_slot, none])[None], *at, rows)
-        distance = model.queries.distance(d, candidate, named)
+        offset = model.queries.offset(torch.cat([past_slot, none])[None], *at, rows)
+        distance = pairwise_angular_distance(d, candidate) - offset
         recall = retrieval_loss(distance.masked_fill(hit, torch.inf), config.temperature, 1)
         placed = backbone.position_vectors(torch.tensor([len(D_t)]))
         out = run(torch.cat([D_t, candidate - placed]), len(candidate))[len(D_t) :]
