@@ -179,7 +179,7 @@ class Conversation(Speaker):
             p = self.p()
             p[rows] = 0
             rows.append(self.draw(p))
-            rank = 1 + int((p > p[rows[-1]]).sum())
+            rank = 1 + int((p > p[rows[-1]]).sum() + (p[: rows[-1]] == p[rows[-1]]).sum())
             self.oracle.append({"turn": len(self.turns), "row": rows[-1], "rank": rank})
         again = len(rows) == 1 and rows[0] in self.named
         self.say("recommender", "recommend:again" if again else

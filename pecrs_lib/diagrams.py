@@ -12,6 +12,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from pecrs_lib.figures import Picture, axes_of
@@ -138,6 +139,8 @@ def lines_figure(
     for (name, y), marker in zip(lines.items(), "osD^vPX*" * 2, strict=False):
         ax.plot(x, y, marker=marker, label=name, markevery=max(1, len(np.asarray(x)) // 12))
     ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log_x else "linear")
+    if not log_x and bool((np.asarray(x) % 1 == 0).all()):  # no half epochs
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
     return figure
 

@@ -90,6 +90,30 @@ def training_figure(warm_start: Sequence[float], steps: Sequence[Mapping[str, fl
     return figure
 
 
+def losses_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
+    """What each loss does when it is taken away: a row per variant, a point per seed.
+
+    Args:
+        runs: of the file of `experiments.losses`.
+    """
+    names = list(dict.fromkeys(run["variant"] for run in runs))
+    figure, axes = axes_of(3, (11.0, 0.9 + 0.42 * len(names)))
+    for run in runs:
+        place = len(names) - names.index(run["variant"]) - 0.12 * run["seed"]
+        at = {row["stage"]: row for row in run["recall"] if row["targets"] == "all"}
+        for ax, cell in zip(axes, (at["retrieval"]["R@50"], at["re-ranked"]["R@10"]), strict=False):
+            spread = [[cell["value"] - cell["low"]], [cell["high"] - cell["value"]]]
+            ax.errorbar(cell["value"], place, xerr=spread, fmt="o", color="0.25", capsize=3)
+        axes[2].plot(run["perplexity"], place, "o", color="0.25")
+    labels = ("Recall@50 of retrieval (%)", "Recall@10, re-ranked (%)", "perplexity of responses")
+    for ax, label in zip(axes, labels, strict=True):
+        ax.set_yticks(range(len(names), 0, -1), names if ax is axes[0] else [""] * len(names))
+        ax.set(xlabel=label, ylim=(0.5, len(names) + 0.5))
+        ax.grid(axis="x", alpha=0.3)
+    axes[2].set_xscale("log")
+    return figure
+
+
 def cost_figure(report: Mapping[str, Any]) -> Figure:
     """Data points per second and tokens per point, one pass beside three (the benchmark's file)."""
     figure, (left, right) = axes_of(2, (7.4, 3.0))

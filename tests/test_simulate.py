@@ -476,6 +476,29 @@ def test_a_knob_moves_what_it_says(
         assert found[0] == 0, "0 means none at all"
 
 
+def test_drift_names_films_of_the_person_instead_of_the_mood():
+    for drift in (0.0, 1.0):
+        conversation = talk(drift=drift)
+        common = conversation.world.features.sum(0).argsort()[-2:].tolist()
+        conversation.seeker.taste, conversation.mood = {common[0]: 9.0}, {common[1]: 9.0}
+        for _ in range(20):
+            conversation.name_liked()
+        fits = conversation.world.features[list(conversation.named)][:, common].mean(0)
+        assert fits[0 if drift else 1] > 0.9 > 0.7 > fits[1 if drift else 0]
+
+
+def test_ties_of_the_oracle_are_broken_by_the_order_of_the_catalogue(monkeypatch):
+    conversation = talk()
+    p = np.zeros(len(FILMS))
+    p[[3, 5, 9]] = 0.2, 0.4, 0.4
+    monkeypatch.setattr(conversation, "p", p.copy)
+    for row, rank in ((5, 1), (9, 2), (3, 3)):
+        conversation.oracle.clear()
+        monkeypatch.setattr(conversation, "draw", lambda p, row=row: row)
+        conversation.recommend()
+        assert conversation.oracle[0]["rank"] == rank
+
+
 def test_visits_share_seekers():
     single, several = corpus(5, visits=1.0), corpus(5, visits=6.0)
     assert len(single.seekers) == len(dialogues(single)) > 3 * len(several.seekers)
