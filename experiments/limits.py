@@ -38,7 +38,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "temperature 0.2": {"temperature": 0.2},
     "2 epochs": {"warm_start": 2},
     "12 epochs": {"warm_start": 12},
-    "24 epochs": {"warm_start": 24},
     "no pooling of the context": {"query_pooling": False},
     "a smaller backbone": {"backbone": "runs/reel-tiny"},  # `experiments.backbone --size tiny`
     "random weights": {"backbone": "random"},

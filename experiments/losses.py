@@ -27,7 +27,7 @@ from pecrs_lib.training import Trainer
 
 DIALOGUES = 800
 BASE = CONFIG.with_(
-    warm_start=0, epochs=3, batch_size=16, head_learning_rate=3e-3, warmup_epochs=0.3
+    warm_start=0, epochs=2, batch_size=16, head_learning_rate=3e-3, warmup_epochs=0.3
 )
 VARIANTS: dict[str, dict[str, float]] = {
     "all three losses": {},
