@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from pecrs_lib import diagrams, figures
 from pecrs_lib.explorer import Setting
 from pecrs_lib.explorer_widget import explorer_figure
@@ -44,6 +46,23 @@ def write_readme(readme: str, part: str, record: dict[str, Any]) -> str:
     return marked.sub(lambda m: f"{m[1]}{results_table(record)}{m[2]}", readme)
 
 
+def limits_figure(study: dict[str, Any]) -> Figure:
+    """R@50 of every variant of `experiments.limits`, its first seed, on all targets."""
+    cells = {
+        name: next(r["R@50"] for r in found["rows"] if r["targets"] == "all")
+        for name, found in study["variants"].items()
+    }
+    best = max(
+        (r for r in study["baselines"] if r["targets"] == "all"), key=lambda r: r["R@50"]["value"]
+    )
+    cells[f"(baseline) {best['system']}"] = best["R@50"]
+    return diagrams.bars_figure(
+        {name: c["value"] for name, c in cells.items()},
+        "Recall@50 on INSPIRED's development set (%)",
+        {name: (c["low"], c["high"]) for name, c in cells.items()},
+    )
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     drawn = []
@@ -66,6 +85,11 @@ def main() -> None:
     )  # fmt: skip
     figures.save(picture, OUT / "explorer.png")
     drawn.append("explorer.png")
+    study = json.loads((RESULTS / "inspired_limits.json").read_text(encoding="utf-8"))
+    figures.save(limits_figure(study), OUT / "inspired_limits.png")
+    runs = json.loads((RESULTS / "losses.json").read_text(encoding="utf-8"))["runs"]
+    figures.save(figures.losses_figure(runs), OUT / "losses.png")
+    drawn += ["inspired_limits.png", "losses.png"]
     bench = RESULTS / "bench_one_pass.json"
     if bench.exists():
         report = json.loads(bench.read_text(encoding="utf-8"))
