@@ -119,6 +119,7 @@ def respond(
     v: Tensor,
     *,
     always_recommend: bool = False,
+    exclude_mentioned: bool = False,
     top: int = 10,
     seed: int = 0,
     **decoding: Any,
@@ -128,6 +129,8 @@ def respond(
     Args:
         v: (N, D) item vectors, from `model.encode_catalogue`.
         always_recommend: prompt every reply with an item, as the paper does.
+        exclude_mentioned: leave out what either speaker has named, as a seeker would expect. The
+            paper does not: its data repeat films, and count it.
         top: items in `Reply.ranked`.
         seed, decoding: see `generate_replies`.
     """
@@ -136,11 +139,11 @@ def respond(
     model.eval()
     tok = model.backbone.tokenizer
     trunks = history_windows(model, histories, catalogue)
-    ranked = recommend(model, histories, catalogue, v, top=top)
+    ranked = recommend(model, histories, catalogue, v, top=top, exclude_mentioned=exclude_mentioned)
     chance = chance_of_rec(model, trunks, v)
     prompted = [always_recommend or p > 0.5 for p in chance]
     first = [
-        catalogue.row[best[0].movie.id] if yes else None
+        catalogue.row[best[0].movie.id] if yes and best else None
         for best, yes in zip(ranked, prompted, strict=True)
     ]
     length = model.config.response_tokens
@@ -149,7 +152,7 @@ def respond(
     )
     made = []
     for ids, best, p in zip(replies, ranked, chance, strict=True):
-        named = best[0] if tok.item in ids else None
+        named = best[0] if best and tok.item in ids else None
         titles = [r.movie.name for r in best]
         made.append(Reply(tok.decode(ids, *titles), tok.decode(ids), named, p, best))
     return made

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pecrs_lib.assessment import converse, predictions_of, rank_dialogues, text_metrics
-from pecrs_lib.data import Catalogue, Dialogue, Utterance
+from pecrs_lib.data import Catalogue, Dialogue, Mention, Utterance
 from pecrs_lib.evaluation import recommendation_points
 from pecrs_lib.generation import GREEDY, generate_replies, respond
 from pecrs_lib.model import PECRS
@@ -203,6 +203,20 @@ def test_empty_and_strange_histories(trained, catalogue):
     replies = respond(model, histories, catalogue, v, **GREEDY)
     assert [len(r.ranked) for r in replies] == [10] * 4
     assert respond(model, [], catalogue, v) == []
+
+
+def test_a_reply_need_not_repeat_what_was_named(trained, catalogue):
+    model, v = trained
+    every = tuple(Mention(movie.id) for movie in catalogue)
+    for left in (0, 1, 5):
+        named = every[: len(every) - left]
+        said = Dialogue("d", (Utterance("seeker", "seen them", named),))
+        (reply,) = respond(
+            model, [said], catalogue, v, always_recommend=True, exclude_mentioned=True, **GREEDY
+        )
+        assert len(reply.ranked) == left
+        assert not {r.movie.id for r in reply.ranked} & set(said.utterances[0].items)
+        assert reply.recommended is None or reply.recommended == reply.ranked[0]
 
 
 def test_a_conversation_is_measured_turn_by_turn(trained, catalogue, dialogues):
