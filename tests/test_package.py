@@ -22,10 +22,9 @@ PACKAGE = ROOT / "pecrs_lib"
 FLOW = (
     "data", "memory", "config", "metrics", "context", "packing", "negatives", "losses", "heads",
     "items", "backbone", "model", "batches", "calibration", "ranking", "protocol", "checkpoint",
-    "warmstart", "training", "recommend", "generation", "baselines", "evaluation", "assessment",
-    "pretrain", "grammar", "world", "conversation", "simulate", "exercises", "explorer", "figures",
-    "diagrams",
-    "widgets", "explorer_widget", "cli", "__main__",
+    "warmstart", "training", "recommend", "decoding", "generation", "baselines", "evaluation",
+    "assessment", "pretrain", "grammar", "world", "conversation", "simulate", "exercises",
+    "explorer", "figures", "diagrams", "widgets", "explorer_widget", "cli", "__main__",
 )  # fmt: skip
 
 

@@ -134,7 +134,8 @@ class Talk:
         from pecrs_lib.cli.recommend import recommendation_table
         from pecrs_lib.cli.transcript import say_as
         from pecrs_lib.data import Dialogue
-        from pecrs_lib.generation import GREEDY, TOP_K, respond
+        from pecrs_lib.decoding import GREEDY, TOP_K
+        from pecrs_lib.generation import respond
 
         ready = self.ready
         heard = say_as("seeker", line, ready.catalogue)
