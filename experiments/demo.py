@@ -24,9 +24,10 @@ from pecrs_lib.calibration import calibrate
 from pecrs_lib.checkpoint import replace_folder
 from pecrs_lib.config import TINY
 from pecrs_lib.data import Dialogue, Mention, Utterance, bundled, describe, load_minireel
+from pecrs_lib.decoding import GREEDY
 from pecrs_lib.evaluation import as_records, predict, recall_table
 from pecrs_lib.figures import recall_figure, save, training_figure
-from pecrs_lib.generation import GREEDY, respond
+from pecrs_lib.generation import respond
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows
 from pecrs_lib.training import Trainer

@@ -32,8 +32,8 @@ from pecrs_lib.assessment import (
 from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.config import TINY, Config
 from pecrs_lib.data import Catalogue, Dialogue, load_minireel
+from pecrs_lib.decoding import GREEDY
 from pecrs_lib.evaluation import as_records, paired_bootstrap, predict, recall_table
-from pecrs_lib.generation import GREEDY
 from pecrs_lib.model import PECRS
 from pecrs_lib.training import Trainer
 

@@ -18,12 +18,10 @@ from torch import Tensor
 
 from pecrs_lib.context import Window
 from pecrs_lib.data.schema import Catalogue, Dialogue
+from pecrs_lib.decoding import TOP_K, diverse_beam_search
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.recommend import Recommendation, history_windows, recommend
-
-TOP_K = {"do_sample": True, "top_k": 50}  # the paper's choice (section 4.1)
-GREEDY = {"do_sample": False}
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,8 @@ def generate_replies(
         item: catalogue row to recommend, or None for a turn without recommendation.
         v: (N, D) item vectors.
         seed: of sampling; the global random state is left as it was.
-        decoding: arguments of `transformers`' `generate`; `TOP_K` when there are none.
+        decoding: arguments of `transformers`' `generate`, e.g. of `decoding.STRATEGIES`; `TOP_K`
+            when there are none.
     """
     tok, backbone = model.backbone.tokenizer, model.backbone
     speaker = tok.speaker["recommender"]
@@ -84,19 +83,18 @@ def generate_replies(
     )
     length = torch.tensor([len(x) for x in inputs], device=model.device)
     mask = (torch.arange(longest, device=model.device) >= longest - length[:, None]).long()
+    limits: dict[str, Any] = {
+        "max_new_tokens": response_tokens, "min_new_tokens": 2,  # a reply is not empty
+        "eos_token_id": tok.eos, "suppress_tokens": [tok.sep, tok.rec, tok.rec_end],
+    }  # fmt: skip
     with torch.random.fork_rng(), backbone.tokens_merged() as lm:
         torch.manual_seed(seed)
-        out = lm.generate(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            max_new_tokens=response_tokens,
-            min_new_tokens=2,  # a reply is not empty
-            eos_token_id=tok.eos,
-            pad_token_id=tok.eos,
-            suppress_tokens=[tok.sep, tok.rec, tok.rec_end],
+        if "num_beam_groups" in decoding:
+            return diverse_beam_search(lm, embeds, mask, **limits, **decoding).tolist()
+        return lm.generate(
+            inputs_embeds=embeds, attention_mask=mask, pad_token_id=tok.eos, **limits,
             **(decoding or TOP_K),
-        )
-    return out.tolist()
+        ).tolist()  # fmt: skip
 
 
 @torch.inference_mode()

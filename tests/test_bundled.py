@@ -16,7 +16,8 @@ from experiments.inspired_data import load as load_inspired
 from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues
 from pecrs_lib.config import TINY
 from pecrs_lib.data import Dialogue, Utterance, bundled, load_minireel
-from pecrs_lib.generation import GREEDY, respond
+from pecrs_lib.decoding import GREEDY
+from pecrs_lib.generation import respond
 from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.pretrain import dialogue_text

@@ -16,7 +16,6 @@ from pecrs_lib.cli.options import Format
 from pecrs_lib.cli.settings import make_config
 from pecrs_lib.cli.terminal import EXPECTED
 from pecrs_lib.cli.train import Preset
-from pecrs_lib.cli.transcript import find_items, read_transcript
 from pecrs_lib.config import PRESETS
 from pecrs_lib.data import (
     FORMATS,
@@ -30,6 +29,7 @@ from pecrs_lib.data import (
     write_catalogue,
     write_jsonl,
 )
+from pecrs_lib.transcript import find_items, read_transcript
 from tests.toys import toy_dialogues
 
 SMALL = [

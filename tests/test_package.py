@@ -20,12 +20,12 @@ PACKAGE = ROOT / "pecrs_lib"
 # A module imports only what stands before it. `metrics` holds pure functions that `training` needs
 # for validation; `pretrain` makes a backbone out of texts and stands beside the flow.
 FLOW = (
-    "data", "memory", "config", "metrics", "context", "packing", "negatives", "losses", "heads",
-    "items", "backbone", "model", "batches", "calibration", "ranking", "protocol", "checkpoint",
-    "warmstart", "training", "recommend", "generation", "baselines", "evaluation", "assessment",
-    "pretrain", "grammar", "world", "conversation", "simulate", "exercises", "explorer", "figures",
-    "diagrams",
-    "widgets", "explorer_widget", "cli", "__main__",
+    "data", "transcript", "memory", "config", "metrics", "context", "packing", "negatives",
+    "losses", "heads", "items", "backbone", "model", "batches", "calibration", "ranking",
+    "protocol", "checkpoint", "warmstart", "training", "recommend", "decoding", "generation",
+    "chat", "baselines", "evaluation", "assessment", "pretrain", "grammar", "world",
+    "conversation", "simulate", "exercises", "explorer", "figures", "diagrams", "widgets",
+    "explorer_widget", "cli", "__main__",
 )  # fmt: skip
 
 

@@ -10,8 +10,9 @@ import torch
 
 from pecrs_lib.assessment import converse, predictions_of, rank_dialogues, text_metrics
 from pecrs_lib.data import Catalogue, Dialogue, Mention, Utterance
+from pecrs_lib.decoding import GREEDY
 from pecrs_lib.evaluation import recommendation_points
-from pecrs_lib.generation import GREEDY, generate_replies, respond
+from pecrs_lib.generation import generate_replies, respond
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.protocol import encode_windows, rank_windows

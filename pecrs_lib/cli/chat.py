@@ -19,9 +19,7 @@ from pecrs_lib.cli.options import (
 from pecrs_lib.cli.terminal import say, show
 
 if TYPE_CHECKING:  # imported when the command runs: these need torch
-    from pecrs_lib.cli.trained import Ready
-    from pecrs_lib.data import Dialogue, Utterance
-    from pecrs_lib.generation import Reply
+    from pecrs_lib.chat import Answer, Chat
 
 HELP = """/undo         take back your last line and its answer
 /restart      forget everything
@@ -51,10 +49,15 @@ def chat(
 
     Example: pecrs chat --checkpoint run
     """
+    from pecrs_lib.chat import Chat
     from pecrs_lib.cli.trained import load_ready
+    from pecrs_lib.decoding import GREEDY, TOP_K
 
     ready = load_ready(checkpoint, catalogue, backbone, cache)
-    talk = Talk(ready, top=top, seed=seed, greedy=greedy, always_recommend=always_recommend)
+    talk = Chat(
+        ready.model, ready.catalogue, ready.v, top=top, seed=seed,
+        always_recommend=always_recommend, **(GREEDY if greedy else TOP_K),
+    )  # fmt: skip
     typed = sys.stdin.isatty()
     if typed:
         say("/help lists the commands")
@@ -68,17 +71,17 @@ def chat(
         if line.startswith("/"):
             _command(talk, line)
         elif line:
-            show(talk.answer(line))
+            show(_told(talk.say(line)))
 
 
-def _command(talk: Talk, line: str) -> None:
+def _command(talk: Chat, line: str) -> None:
     name, _, argument = line.partition(" ")
     if name == "/help":
         show(HELP)
     elif name == "/undo":
         show("taken back" if talk.undo() else "nothing to take back")
     elif name == "/restart":
-        talk.utterances.clear()
+        talk.restart()
         show("forgotten")
     elif name == "/save":
         _save(talk, argument.strip())
@@ -86,83 +89,29 @@ def _command(talk: Talk, line: str) -> None:
         show(f"no command {name}; /help lists them")
 
 
-def _save(talk: Talk, file: str) -> None:
+def _save(talk: Chat, file: str) -> None:
     """Complaints do not end the conversation."""
-    from pecrs_lib.data import write_jsonl
-
-    if not file or not talk.utterances:
-        show("/save wants a file name" if not file else "nothing to save")
+    if not file:
+        show("/save wants a file name")
         return
     try:
-        write_jsonl([talk.dialogue], Path(file).expanduser())
+        talk.save(Path(file).expanduser())
         show(f"saved in {file}")
     except (OSError, ValueError) as error:
         show(f"not saved: {error}")
 
 
-class Talk:
-    """A conversation with a model.
+def _told(answer: Answer) -> str:
+    """The reply, the items that rank first, and what was recognised in the line."""
+    from pecrs_lib.cli.recommend import recommendation_table
 
-    Attributes:
-        utterances: what was said, the seeker first.
-    """
-
-    def __init__(
-        self, ready: Ready, *, top: int, seed: int, greedy: bool, always_recommend: bool
-    ) -> None:
-        self.ready = ready
-        self.top = top
-        self.seed = seed
-        self.greedy = greedy
-        self.always_recommend = always_recommend
-        self.utterances: list[Utterance] = []
-
-    @property
-    def dialogue(self) -> Dialogue:
-        from pecrs_lib.data import Dialogue
-
-        return Dialogue("chat", tuple(self.utterances))
-
-    def undo(self) -> bool:
-        """Take back the last exchange; False if there is none."""
-        done = bool(self.utterances)
-        del self.utterances[-2:]
-        return done
-
-    def answer(self, line: str) -> str:
-        """The reply, the items that rank first, and what was recognised in `line`."""
-        from pecrs_lib.cli.recommend import recommendation_table
-        from pecrs_lib.cli.transcript import say_as
-        from pecrs_lib.data import Dialogue
-        from pecrs_lib.generation import GREEDY, TOP_K, respond
-
-        ready = self.ready
-        heard = say_as("seeker", line, ready.catalogue)
-        history = Dialogue("chat", (*self.utterances, heard))
-        [reply] = respond(
-            ready.model, [history], ready.catalogue, ready.v, top=self.top,
-            always_recommend=self.always_recommend, seed=self.seed + len(history),
-            **(GREEDY if self.greedy else TOP_K),
-        )  # fmt: skip
-        self.utterances += [heard, _utterance(reply)]
-        named = "; ".join(ready.catalogue[ready.catalogue.row[item]].name for item in heard.items)
-        lines = [f"PECRS: {reply.text}", *_indented(recommendation_table(reply.ranked))]
-        return "\n".join([f"  (recognised: {named})", *lines] if named else lines)
-
-
-def _utterance(reply: Reply) -> Utterance:
-    """What was said, with the recommended item where its name stands in the text."""
-    from pecrs_lib.data import Mention, Utterance
-
-    if reply.recommended is None:
-        return Utterance("recommender", reply.text)
-    movie = reply.recommended.movie
-    mentions, end = [], 0
-    while (start := reply.text.find(movie.name, end)) >= 0:
-        end = start + len(movie.name)
-        mentions.append(Mention(movie.id, start, end))
-    return Utterance("recommender", reply.text, tuple(mentions) or (Mention(movie.id),))
-
-
-def _indented(text: str) -> list[str]:
-    return [f"  {line}" for line in text.splitlines()]
+    lines = []
+    if answer.recognised:
+        lines.append(f"  (recognised: {'; '.join(movie.name for movie in answer.recognised)})")
+    for words, near in answer.unknown.items():
+        meant = (
+            f"did you mean {' or '.join(m.name for m in near)}?" if near else "not a film I know"
+        )
+        lines.append(f"  ({words}: {meant})")
+    table = recommendation_table(answer.reply.ranked).splitlines()
+    return "\n".join([*lines, f"PECRS: {answer.reply.text}", *(f"  {row}" for row in table)])

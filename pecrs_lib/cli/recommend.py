@@ -121,8 +121,8 @@ def _dialogues(
     text: str, name: str, format: TextFormat | None, catalogue: Catalogue
 ) -> list[Dialogue]:
     from pecrs_lib.cli.inputs import join
-    from pecrs_lib.cli.transcript import read_transcript
     from pecrs_lib.data import DataError, read_jsonl
+    from pecrs_lib.transcript import read_transcript
 
     if format is None:
         json_like = text.lstrip().startswith(("{", "["))

@@ -1,10 +1,10 @@
 """A conversation typed as plain text, and the films it names.
 
-Used by ``recommend`` and ``chat``. Readers of corpora are told which films a text mentions; here
-they have to be found, and a film found wrongly misleads the model more than one overlooked. So a
-title counts only where people mark it as one: by its year, by quotation marks, or by capitals
-("I loved Home Alone"; a single word only inside a sentence, "I loved Inception"), and only if it
-is exactly the title of one item after `data.matching.normalise`.
+Comes after `data`; used by `chat` and the command line. Readers of corpora are told which films a
+text mentions; here they have to be found, and a film found wrongly misleads the model more than one
+overlooked. So a title counts only where people mark it as one: by its year, by quotation marks, or
+by capitals ("I loved Home Alone"; a single word only inside a sentence, "I loved Inception"), and
+only if it is exactly the title of one item after `data.matching.normalise`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pecrs_lib.data import Catalogue, DataError, Dialogue, Mention, Role, Utterance, match_titles
+from rapidfuzz import fuzz, process
+
+from pecrs_lib.data import (
+    Catalogue,
+    DataError,
+    Dialogue,
+    Mention,
+    Movie,
+    Role,
+    Utterance,
+    match_titles,
+)
+from pecrs_lib.data.matching import normalise
 from pecrs_lib.data.spans import merge_consecutive
 
 SPEAKERS: dict[str, Role] = {
@@ -71,13 +83,63 @@ def find_items(text: str, catalogue: Catalogue) -> tuple[Mention, ...]:
     return tuple(sorted(found, key=lambda mention: mention.start or 0))
 
 
+def near_misses(text: str, catalogue: Catalogue, k: int = 3) -> dict[str, list[Movie]]:
+    """Words written like a title that no item bears, with up to k items of the nearest spelling.
+
+    What stands in quotation marks or before a year is listed even when nothing is near (an unknown
+    film); a run of capitals only when something is: it may be a person, or no name at all.
+    """
+    for mention in find_items(text, catalogue):  # what is known is no candidate
+        start, end = mention.start or 0, mention.end or 0
+        text = text[:start] + "." * (end - start) + text[end:]
+    keys = {row: normalise(movie.title) for row, movie in enumerate(catalogue)}
+    found: dict[str, list[Movie]] = {}
+    taken: list[tuple[int, int]] = []
+    marked = [*_years(text), *_quotes(text)]
+    for start, end in [*marked, *_capitals(text)]:
+        if any(start < b and a < end for a, b in taken):
+            continue
+        sure = (start, end) in marked
+        words = normalise(_YEAR.sub("", text[start:end]))
+        least = 60.0 if sure else 80.0
+        similar = process.extract(words, keys, scorer=fuzz.ratio, score_cutoff=least, limit=k)
+        if similar or sure:
+            taken.append((start, end))
+            found[text[start:end]] = [catalogue[row] for _, _, row in similar]
+    return found
+
+
+def _years(text: str) -> Iterator[tuple[int, int]]:
+    """Spans of capitals that end in a year."""
+    for year in _YEAR.finditer(text):
+        before = [
+            run for run in _RUN.finditer(text, 0, year.start()) if run.end() + 1 >= year.start()
+        ]
+        if before:
+            yield before[-1].start(), year.end()
+
+
+def _capitals(text: str) -> Iterator[tuple[int, int]]:
+    """Spans of capitals, then their parts between "and" and the like."""
+    for run in _RUN.finditer(text):
+        yield run.span()
+        at = run.start()
+        for part in re.split(r"((?:,|\s(?:and|or))\s)", run[0]):
+            yield at, at + len(part)
+            at += len(part)
+
+
+def _quotes(text: str) -> Iterator[tuple[int, int]]:
+    for quoted in _QUOTED.finditer(text):
+        yield quoted.span(1 if quoted[1] else 2)
+
+
 def _candidates(text: str) -> Iterator[tuple[int, int]]:
     """Spans that are written like a title."""
     for year in _YEAR.finditer(text):
         starts = [word.start() for word in _WORD.finditer(text, 0, year.start())]
         yield from ((start, year.end()) for start in starts[-LONGEST:])
-    for quoted in _QUOTED.finditer(text):
-        yield quoted.span(1 if quoted[1] else 2)
+    yield from _quotes(text)
     for run in _RUN.finditer(text):
         words = [word.span() for word in re.finditer(r"[\w'’-]+", run[0])]
         inside = bool(re.search(r"[\w,;:—-]\s*$", text[: run.start()]))  # a sentence
