@@ -136,9 +136,7 @@ class Agreement:
         return 100 * self.right / there if there else float("nan")
 
 
-def agreement(
-    find: Callable[[Labelled], Sequence[str]], labelled: Sequence[Labelled]
-) -> Agreement:
+def agreement(find: Callable[[Labelled], Sequence[str]], labelled: Sequence[Labelled]) -> Agreement:
     """Count films that `find` names rightly, wrongly and not at all, over all fragments."""
     right = wrong = missed = 0
     for label in labelled:

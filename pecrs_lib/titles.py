@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pecrs_lib.data import Catalogue, Movie, match_titles
+from pecrs_lib.data import Catalogue, match_titles
 from pecrs_lib.data.matching import MIN_FUZZY, normalise
 from pecrs_lib.data.spans import split_year, squeeze
 
@@ -52,6 +52,7 @@ _YEAR = re.compile(r"\s*\((?:18|19|20)\d\d[^()]*\)")
 _SERIES = re.compile(r"\b(?:part|chapter|volume|vol|episode) (?=\d)")
 _EPISODE = re.compile(r"\bepisode \d+ ")
 _JOINED = re.compile(r"[A-Z0-9][\w'’]* (?:(?:of|in|for|to|with|at|on) )(?:(?:the|a|an) )?$")
+_OPEN, _CLOSE = tuple("\"“‘'*"), tuple("\"”’'*,.!")
 _WORD = re.compile(r"[^\W_]+(?:['’·.][^\W_]+)*")
 
 
@@ -131,7 +132,8 @@ class TitleMatcher:
         popularity: (N,) settles titles that several films bear: the most popular of them is meant,
             unless the reply says a year. Without it, and where popularity ties, they stay
             ambiguous.
-        threshold: least similarity that counts as a slip of spelling (see `match_titles`).
+        threshold: least similarity that counts as a slip of spelling (see `match_titles`). On
+            the labelled sample 90 finds more wrong films than right ones, 95 none of either.
         aliases: whether other names count: subtitles alone, "Part II" for "2", `OTHER_NAMES`.
     """
 
@@ -139,7 +141,7 @@ class TitleMatcher:
         self,
         catalogue: Catalogue,
         popularity: ArrayLike | None = None,
-        threshold: float = 90.0,
+        threshold: float = 95.0,
         aliases: bool = True,
     ) -> None:
         known = None if popularity is None else np.asarray(popularity, dtype=float)
@@ -247,14 +249,10 @@ def _aliases(catalogue: Catalogue) -> dict[str, list[int]]:
     """Catalogue rows by every name a film also goes by; its title is one of them."""
     rows: dict[str, list[int]] = defaultdict(list)
     for row, movie in enumerate(catalogue):
-        for key in _catalogue_names(movie):
+        title = split_year(movie.title)[0]
+        for key in dict.fromkeys((*_other_names(title), normalise(title))):
             rows[key].append(row)
     return rows
-
-
-def _catalogue_names(movie: Movie) -> Iterable[str]:
-    title = split_year(movie.title)[0]
-    return dict.fromkeys((*_other_names(title), normalise(title)))
 
 
 def _other_names(title: str) -> list[str]:
@@ -286,7 +284,7 @@ def _looks_like_a_title(text: str, start: int, end: int, words: int) -> bool:
         return True
     if re.search(r"[A-Z][\w'’]* $", text[:start]):
         return False
-    quoted = text[start - 1 : start] in tuple("\"“‘'*") and text[end : end + 1] in tuple("\"”’'*,.!")
+    quoted = text[start - 1 : start] in _OPEN and text[end : end + 1] in _CLOSE
     return quoted or _YEAR.match(text, end) is not None or not (opens or first.isdigit())
 
 

@@ -40,6 +40,7 @@ LIST_PROMPT = (
     "you (a recommender system). Based on the conversation, you reply me with {k} recommendations "
     "without extra sentences."
 )
+SILENCE = "…"  # some servers refuse empty messages
 _SPEAKERS = {"seeker": "User", "recommender": "System"}
 
 
@@ -65,14 +66,14 @@ def reply_questions(dialogues: Sequence[Dialogue]) -> list[Question]:
 
     The conversation is handed over as a chat, the model being the recommender; neighbouring
     utterances of one speaker become one message, since chat templates want the roles to alternate.
-    A conversation that the recommender opens starts with an empty message of the user.
+    Where the user has not spoken, at the start or just before, their message is `SILENCE`.
     """
     asked = []
     for d, t in turns_of(dialogues):
         said = dialogues[d].utterances[:t]
         chat = [["user" if u.role == "seeker" else "assistant", u.text] for u in said]
         if not chat or chat[0][0] == "assistant":
-            chat.insert(0, ["user", ""])
+            chat.insert(0, ["user", SILENCE])
         merged = [chat[0]]
         for (role, _), (following, text) in pairwise(chat):
             if role == following:
@@ -80,7 +81,7 @@ def reply_questions(dialogues: Sequence[Dialogue]) -> list[Question]:
             else:
                 merged.append([following, text])
         if merged[-1][0] == "assistant":
-            merged.append(["user", ""])
+            merged.append(["user", SILENCE])
         messages = (("system", REPLY_PROMPT), *((role, text) for role, text in merged))
         asked.append(Question(d, t, messages))
     return asked
