@@ -79,7 +79,7 @@ class LocalModel:
             "model": self.name, "max_new_tokens": self.max_new_tokens, "dtype": str(self.lm.dtype),
         }  # fmt: skip
         keys = [AnswerCache.key(question, settings) for question in questions]
-        known = {key: self.cache.get(key) if self.cache else None for key in keys}
+        known = {key: self.cache.get(key) if self.cache is not None else None for key in keys}
         pending = {k: q for k, q in zip(keys, questions, strict=True) if known[k] is None}
         prompts = {key: self._tokens(question) for key, question in pending.items()}
         order = sorted(prompts, key=lambda key: -len(prompts[key]))  # too large fails at once
@@ -87,7 +87,7 @@ class LocalModel:
         for batch in self.progress(batches):
             for key, reply in zip(batch, self._generate([prompts[k] for k in batch]), strict=True):
                 known[key] = reply
-                if self.cache:
+                if self.cache is not None:
                     self.cache.put(key, reply)
         return [known[key] for key in keys]
 

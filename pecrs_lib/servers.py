@@ -92,7 +92,7 @@ class ServerModel:
         """
         settings = {"url": self.base_url, "model": self.model, "max_tokens": self.max_tokens}
         keys = [AnswerCache.key(question, settings) for question in questions]
-        known = {key: self.cache.get(key) if self.cache else None for key in keys}
+        known = {key: self.cache.get(key) if self.cache is not None else None for key in keys}
         pending = {k: q for k, q in zip(keys, questions, strict=True) if known[k] is None}
         if pending and self.key_variable is not None:
             _key(self.key_variable)  # before the first request
@@ -127,7 +127,7 @@ class ServerModel:
                 if response.status_code == 200:
                     answer = _content(response)
                     if answer is not None:
-                        if self.cache:
+                        if self.cache is not None:
                             self.cache.put(key, answer)
                         return answer
                     trouble = f"no chat completion: {self._shown(response)}"

@@ -23,6 +23,7 @@ FLOW = (
     "data", "memory", "config", "metrics", "context", "packing", "negatives", "losses", "heads",
     "items", "backbone", "model", "batches", "calibration", "ranking", "protocol", "checkpoint",
     "warmstart", "training", "recommend", "generation", "baselines", "evaluation", "assessment",
+    "titles", "answers", "zero_shot", "recommended", "likelihood", "language_models", "servers",
     "pretrain", "grammar", "world", "conversation", "simulate", "exercises", "explorer", "figures",
     "diagrams",
     "widgets", "explorer_widget", "cli", "__main__",
