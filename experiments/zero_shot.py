@@ -69,6 +69,7 @@ RESULTS = ROOT / "data" / "results"
 LABELS = RESULTS / "zero_shot_titles.csv"
 K = (1, 10, 20, 50)
 M_TEST = 700  # the paper's M_inference, as in experiments.inspired
+CONTEXT_TOKENS = 128  # of the conversation, for the likelihoods: minutes instead of hours on a CPU
 THRESHOLDS = (101.0, 95.0, 90.0, 80.0)  # 101: spelling off
 
 
@@ -165,7 +166,7 @@ def likelihoods(
     ):
         ranker = TitleLikelihood(
             f"reel-small: log-likelihood, {label}", lm, AutoTokenizer.from_pretrained(folder),
-            names, per_token=per_token, lift=lift,
+            names, per_token=per_token, lift=lift, context_tokens=CONTEXT_TOKENS, chunk=16,
         )  # fmt: skip
         once = ranker.log_likelihood
 
@@ -298,7 +299,7 @@ def main() -> None:
         "data": "INSPIRED test, the turns with recorded answers, whole catalogue",
         "config": {
             "threshold": matcher.threshold, "aliases": bool(matcher.alias), "head": 0.05,
-            "candidates_at_test": M_TEST, "samples": 2000,
+            "candidates_at_test": M_TEST, "samples": 2000, "context_tokens": CONTEXT_TOKENS,
         },
         "n_items": len(titled),
         "n_items_with_title": with_titles,

@@ -133,5 +133,5 @@ def test_it_is_a_recommender(
 def test_bad_settings_raise(tiny_backbone: str) -> None:
     with pytest.raises(ValueError, match="none of the 2 films"):
         ranker(tiny_backbone, [None, None])
-    with pytest.raises(ValueError, match="got 0, 256"):
+    with pytest.raises(ValueError, match="got 0, 32"):
         ranker(tiny_backbone, ["Up"], context_tokens=0)
