@@ -23,7 +23,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.inspired import machine
-from experiments.zero_shot_data import answers, first_of, load, untitled
+from experiments.zero_shot_data import answers, first_of, load, titled_test, untitled
 from pecrs_lib.answers import AnswerCache, AnswerSource, Question, RecordedAnswers
 from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues
 from pecrs_lib.baselines import Popularity, fit_baselines
@@ -248,7 +248,8 @@ def main() -> None:
     args = parser.parse_args()
     known, titled, splits = load(args.data)
     test, recorded = splits["test"], answers(args.data)
-    questions = {(q.dialogue, q.turn): q for q in list_questions(test)}
+    readable = titled_test(args.data, titled)
+    questions = {(q.dialogue, q.turn): q for q in list_questions(readable)}
     turns = [turn for turn in turns_of(test) if turn in recorded[0].turns]
     popularity = Popularity().fit(splits["train"], titled).counts
     matcher = TitleMatcher(titled, popularity)
@@ -260,7 +261,7 @@ def main() -> None:
     predictions.append(at_turns(trained, set(turns)))
     plain = len(predictions)
     if not args.no_likelihood:
-        ranked, made = likelihoods(titled, test, set(turns))
+        ranked, made = likelihoods(titled, readable, set(turns))
         predictions += ranked
         lists |= made
 
@@ -268,6 +269,8 @@ def main() -> None:
     cache = AnswerCache(ROOT / "runs" / "zero_shot" / "answers.jsonl")
     sources += [LocalModel.load(name, cache=cache) for name in args.model]
     if args.server:
+        if not args.server_model:
+            parser.error("--server needs --server-model")
         sources.append(ServerModel(args.server, args.server_model, args.key_variable, cache))
     named: dict[str, dict[Turn, list[Title]]] = {}
     for source in sources:

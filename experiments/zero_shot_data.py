@@ -34,7 +34,10 @@ def processed(folder: Path, split: str) -> Path:
 
 
 def load(folder: Path) -> tuple[Catalogue, Catalogue, dict[str, list[Dialogue]]]:
-    """The catalogue as PECRS was trained on it, the same with more titles, and the dialogues."""
+    """The catalogue as PECRS was trained on it, the same with more titles, and the dialogues.
+
+    Their texts name films as the first of the two does, as in training.
+    """
     database = first_of(folder, "inspired-pecrs/movie_db", "inspired/pecrs/movie_db")
     if database:
         known = read_movie_db(database)
@@ -42,6 +45,11 @@ def load(folder: Path) -> tuple[Catalogue, Catalogue, dict[str, list[Dialogue]]]
         known = recovered_catalogue(folder / "inspired" / "id2movie.jsonl.gz")
     splits = {split: read_processed(processed(folder, split), known) for split in SPLITS}
     return known, known if database else with_official_titles(folder, known, splits), splits
+
+
+def titled_test(folder: Path, titled: Catalogue) -> list[Dialogue]:
+    """The test dialogues with all known titles in the text: what a language model is to read."""
+    return read_processed(processed(folder, "test"), titled)
 
 
 def with_official_titles(
