@@ -244,7 +244,9 @@ def main() -> None:
     parser.add_argument("--server", help="address of an OpenAI-compatible server, with /v1")
     parser.add_argument("--server-model")
     parser.add_argument("--key-variable", help="environment variable that holds the server's key")
-    parser.add_argument("--no-likelihood", action="store_true", help="skip the slow part")
+    parser.add_argument(
+        "--no-likelihood", action="store_true", help="skip reel-small: minutes on a free core"
+    )
     args = parser.parse_args()
     known, titled, splits = load(args.data)
     test, recorded = splits["test"], answers(args.data)
@@ -302,7 +304,7 @@ def main() -> None:
         "data": "INSPIRED test, the turns with recorded answers, whole catalogue",
         "config": {
             "threshold": matcher.threshold, "aliases": bool(matcher.alias), "head": 0.05,
-            "candidates_at_test": M_TEST, "samples": 2000, "context_tokens": CONTEXT_TOKENS,
+            "candidates_at_test": M_TEST, "samples": 2000, "context_tokens": None if args.no_likelihood else CONTEXT_TOKENS,
         },
         "n_items": len(titled),
         "n_items_with_title": with_titles,
