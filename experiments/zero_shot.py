@@ -304,7 +304,8 @@ def main() -> None:
         "data": "INSPIRED test, the turns with recorded answers, whole catalogue",
         "config": {
             "threshold": matcher.threshold, "aliases": bool(matcher.alias), "head": 0.05,
-            "candidates_at_test": M_TEST, "samples": 2000, "context_tokens": None if args.no_likelihood else CONTEXT_TOKENS,
+            "candidates_at_test": M_TEST, "samples": 2000,
+            "context_tokens": None if args.no_likelihood else CONTEXT_TOKENS,
         },
         "n_items": len(titled),
         "n_items_with_title": with_titles,
