@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 SIZE = (7.0, 3.8)  # inches
 MARKERS = "osD^vPX*"
@@ -86,6 +87,7 @@ def training_figure(warm_start: Sequence[float], steps: Sequence[Mapping[str, fl
         value = [step[name] for step in steps]
         right.plot(range(1, len(value) + 1), value, marker=marker, ms=4, label=name)
     right.set(xlabel="step of the single stage", ylabel="training loss (nats)", yscale="log")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend()
     return figure
 

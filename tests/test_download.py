@@ -122,11 +122,11 @@ def files_under(folder: Path) -> list[str]:
 
 def test_registry_is_pinned_and_unambiguous() -> None:
     assert list(DATASETS) == ["redial", "inspired", "inspired-pecrs", "redial-pecrs", "llm-answers"]
-    assert [len(files) for files in DATASETS.values()] == [1, 4, 4, 3, 5]
+    assert [len(files) for files in DATASETS.values()] == [1, 4, 4, 3, 7]
     files = [file for files in DATASETS.values() for file in files]
     assert all(len(file.commit) == 40 and int(file.commit, 16) for file in files)
     assert all(len(file.blob) == 40 and int(file.blob, 16) for file in files)
-    assert len({file.blob for file in files}) == len(files) == 17
+    assert len({file.blob for file in files}) == len(files) == 19
     assert len({(file.dataset, file.name.casefold()) for file in files}) == len(files)
     assert {file.name for file in DATASETS["llm-answers"]} == {
         "gpt-4.jsonl",
@@ -134,6 +134,8 @@ def test_registry_is_pinned_and_unambiguous() -> None:
         "vicuna.jsonl",
         "baize.jsonl",
         "test.jsonl",
+        "entity2id.json",
+        "item_ids.json",
     }
 
 
@@ -148,7 +150,7 @@ def test_urls_of_the_built_in_mirrors() -> None:
 
 def test_describe_sources_names_terms_and_origin() -> None:
     rows = describe_sources()
-    assert len(rows) == 17
+    assert len(rows) == 19
     assert rows[0]["name"] == "redial_dataset.zip" and rows[0]["terms"] == "CC BY 4.0"
     assert all(row["source"].startswith("https://github.com/") for row in rows)
 
@@ -174,6 +176,8 @@ REAL = {
     "inspired/pecrs/test_data_processed": "inspired-pecrs/test_data_processed",
     "redial/movie_db": "redial-pecrs/movie_db",
     "llm_responses/inspired_test.jsonl": "llm-answers/test.jsonl",
+    "llm_responses/inspired_entity2id.json": "llm-answers/entity2id.json",
+    "llm_responses/inspired_item_ids.json": "llm-answers/item_ids.json",
     "llm_responses/inspired_gpt-4.jsonl.gz": "llm-answers/gpt-4.jsonl",
     "llm_responses/inspired_gpt-3.5-turbo.jsonl.gz": "llm-answers/gpt-3.5-turbo.jsonl",
     "llm_responses/inspired_vicuna.jsonl.gz": "llm-answers/vicuna.jsonl",

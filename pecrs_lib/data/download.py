@@ -1,8 +1,9 @@
 """Get the original data sets from their public homes: pinned, checked, cached.
 
 Comes before the readers of this package, which take the paths that `fetch` returns; nothing else
-in the library uses the network. A file lies at ``<cache>/<data set>/<name>``; the cache is the
-argument `cache_dir`, else the environment variable ``PECRS_DATA``, else the user's cache folder.
+in the library uses the network but `servers.py`, which asks the server its caller names. A file
+lies at ``<cache>/<data set>/<name>``; the cache is the argument `cache_dir`, else the environment
+variable ``PECRS_DATA``, else the user's cache folder.
 
 The files sit on GitHub at fixed commits, where a file has a git blob id computed from its content
 (Pro Git, chapter "Git Objects"). It gets its final name only once that id is right, so any mirror
@@ -85,6 +86,8 @@ llm-answers AaronHeee/LLMs-as-Zero-Shot-Conversational-RecSys@\
   ebdd7295eba6b7ac8535d7b930e995923608427f src/vicuna{_ANSWERS}
   bf350a0c1eb633b8dc7f9390932ea6312515254c src/baize{_ANSWERS}
   20da99112cb1c3a198f8893bdb145c528a8c7c96 data/inspired/test.jsonl
+  ba07022f0a4c0cf1a06612bf63741233658ecd0a data/inspired/entity2id.json
+  48c1f95a6b82f7e6b257b36ec361f78accfcc649 data/inspired/item_ids.json
 """
 
 
