@@ -4,10 +4,11 @@ The library backs the notebooks; each module is one step of the way from data to
 
     data -> context -> items -> packing -> negatives -> losses -> backbone -> model
          -> batches -> ranking -> protocol -> checkpoint -> warmstart -> training -> recommend
-         -> generation -> metrics, baselines -> evaluation -> assessment -> figures -> cli
+         -> decoding -> generation -> chat, metrics, baselines -> evaluation -> assessment
+         -> figures -> cli
 
-Beside it stand `pretrain`, MiniReel's simulator and what the notebooks use: `diagrams`,
-`exercises`, `explorer` and the widgets.
+Beside it stand `pretrain`, MiniReel's simulator, `zero_shot` and what it needs (language models
+without training), and what the notebooks use: `diagrams`, `exercises`, `explorer`, the widgets.
 
 Shapes are written with one alphabet everywhere:
 

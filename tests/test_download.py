@@ -318,7 +318,8 @@ def test_interrupt_inside_the_download_leaves_nothing(
 
 
 CHILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from pecrs_lib.data.download import RemoteFile, fetch
 fetch(RemoteFile("toy", "toy.tsv", "owner/repo", "c0ffee", "data/toy.tsv", sys.argv[1], ""),
       sys.argv[2], progress=False)
