@@ -34,9 +34,9 @@ from pecrs_lib.training import Trainer
 from pecrs_lib.warmstart import warm_start
 
 OUT = Path("runs") / "demo"
-WARM, DIALOGUES = 2400, 240  # of MiniReel's 3,200, for the two parts: what three minutes allow
+WARM, DIALOGUES = 2000, 240  # of MiniReel's 3,200, for the two parts: what three minutes allow
 CONFIG = TINY.with_(
-    warm_start=9, epochs=1, candidates=25, batch_size=16, learning_rate=2e-3,
+    warm_start=8, epochs=1, candidates=25, batch_size=16, learning_rate=2e-3,
     head_learning_rate=3e-4, alpha=1.0, beta=0.5, gamma=0.5, warmup_epochs=0.1,
 )  # fmt: skip
 SAID = (
