@@ -67,17 +67,8 @@ def predictions_of(
         top1[dialogue, turn] = ranked.top1[p]
         rank[dialogue, turn, int(ranked.item[p])] = float(ranked.rank[p])
     row = [catalogue.row.get(point.item, -1) for point in points]
-    return Predictions(
-        name=name,
-        dialogue=np.array([p.dialogue for p in points], dtype=np.int64),
-        turn=np.array([p.turn for p in points], dtype=np.int64),
-        item=np.array([p.item for p in points], dtype=np.str_),
-        novel=np.array([p.novel for p in points], dtype=np.bool_),
-        rank=np.array(
-            [rank.get((p.dialogue, p.turn, j), np.inf) for p, j in zip(points, row, strict=True)]
-        ),
-        top1=np.array([top1.get((p.dialogue, p.turn), -1) for p in points], dtype=np.int64),
-    )
+    ranks = [rank.get((p.dialogue, p.turn, j), np.inf) for p, j in zip(points, row, strict=True)]
+    return Predictions.at(name, points, ranks, [top1.get((p.dialogue, p.turn), -1) for p in points])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pecrs_lib.baselines import Recommender
 from pecrs_lib.data import Catalogue, Dialogue
@@ -76,6 +76,19 @@ class Predictions:
             raise ValueError(f"predictions of {self.name!r} need (P,) arrays, got {shapes}")
         if not (self.rank >= 1).all():  # false for NaN as well
             raise ValueError(f"ranks of {self.name!r} start at 1, got {self.rank.min()}")
+
+    @classmethod
+    def at(cls, name: str, points: Sequence[Point], rank: ArrayLike, top1: ArrayLike) -> Self:
+        """From the points and, in their order, ranks and what is ranked first, (P,) each."""
+        return cls(
+            name=name,
+            dialogue=np.array([point.dialogue for point in points], dtype=np.int64),
+            turn=np.array([point.turn for point in points], dtype=np.int64),
+            item=np.array([point.item for point in points], dtype=np.str_),
+            novel=np.array([point.novel for point in points], dtype=np.bool_),
+            rank=np.asarray(rank, dtype=np.float64),
+            top1=np.asarray(top1, dtype=np.int64),
+        )
 
     def __len__(self) -> int:
         return len(self.rank)
@@ -150,15 +163,7 @@ def predict(
         targets = np.array([catalogue.row.get(point.item, -1) for point in group])
         ranks.append(ranks_from_scores(np.tile(scores, (len(targets), 1)), targets))
         firsts.append(np.full(len(targets), scores.argmax()))  # the lowest row of a tie
-    return Predictions(
-        name=system.name,
-        dialogue=np.array([point.dialogue for point in points], dtype=np.int64),
-        turn=np.array([point.turn for point in points], dtype=np.int64),
-        item=np.array([point.item for point in points], dtype=np.str_),
-        novel=np.array([point.novel for point in points], dtype=np.bool_),
-        rank=np.concatenate(ranks),
-        top1=np.concatenate(firsts),
-    )
+    return Predictions.at(system.name, points, np.concatenate(ranks), np.concatenate(firsts))
 
 
 def recall_table(

@@ -114,7 +114,7 @@ def list_predictions(
 
     points = [p for p in recommendation_points(dialogues) if (p.dialogue, p.turn) in listed]
     top1 = [_first(listed[p.dialogue, p.turn], catalogue_only) for p in points]
-    return _predictions(name, points, [rank(p) for p in points], top1)
+    return Predictions.at(name, points, [rank(p) for p in points], top1)
 
 
 def reply_predictions(
@@ -152,7 +152,7 @@ def substring_predictions(
         hit = row >= 0 and substring_hit(catalogue[row].title, reply)
         ranks.append(1.0 if hit else np.inf)
         top1.append(row if hit else -1)
-    return _predictions(name, points, ranks, top1)
+    return Predictions.at(name, points, ranks, top1)
 
 
 def published_predictions(
@@ -184,7 +184,7 @@ def published_predictions(
             points.append(Point(record.dialogue, record.turn, target, novel))
             ranks.append(names.index(target) + 1.0 if target in names else np.inf)
             top1.append(numbers.setdefault(names[0], len(numbers)) if names else -1)
-    return _predictions(recorded.name, points, ranks, top1)
+    return Predictions.at(recorded.name, points, ranks, top1)
 
 
 def at_turns(predictions: Predictions, turns: set[Turn]) -> Predictions:
@@ -202,17 +202,3 @@ def _is(title: Title, row: int) -> bool:
 def _first(titles: Sequence[Title], catalogue_only: bool) -> int:
     rows = [title.row for title in titles if title.row is not None or not catalogue_only]
     return rows[0] if rows and rows[0] is not None else -1
-
-
-def _predictions(
-    name: str, points: Sequence[Point], ranks: Sequence[float], top1: Sequence[int]
-) -> Predictions:
-    return Predictions(
-        name=name,
-        dialogue=np.array([p.dialogue for p in points], dtype=np.int64),
-        turn=np.array([p.turn for p in points], dtype=np.int64),
-        item=np.array([p.item for p in points], dtype=np.str_),
-        novel=np.array([p.novel for p in points], dtype=np.bool_),
-        rank=np.array(ranks, dtype=np.float64),
-        top1=np.array(top1, dtype=np.int64),
-    )
