@@ -119,6 +119,20 @@ class QueryEncoder(nn.Module):
         mean = causal_pool(z, self.weight(z))[row, column]
         return F.layer_norm(mean, mean.shape[-1:])
 
+    def pool_bags(self, x: Tensor, count: Tensor) -> Tensor:
+        """(P, D) the same means from U different vectors x (U, D) and how often each was read.
+
+        The order of what is read does not matter here, and most words are read many times.
+
+        Args:
+            count: (P, U).
+        """
+        assert self.words is not None
+        z = self.words(x.float())
+        part = count * self.weight(z)
+        mean = part @ z / part.sum(1, keepdim=True).clamp_min(1e-12)
+        return F.layer_norm(mean, mean.shape[-1:])
+
     def forward(self, d: Tensor, x: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """(P, D) for the P turns whose ``[REC]`` stand at (row, column), (P,) each.
 

@@ -100,31 +100,26 @@ class PECRS(nn.Module):
 
     # -- saving and loading ---------------------------------------------------------------------
 
-    def _heads(self) -> dict[str, nn.Module]:
-        return {
-            "items": self.items, "f": self.f, "g": self.g,
-            "queries": self.queries, "standardise_q": self.standardise_q,
-        }  # fmt: skip
+    def _heads(self) -> nn.Module:
+        heads = nn.Module()
+        for name in ("items", "f", "g", "queries", "standardise_q"):
+            heads.add_module(name, getattr(self, name))
+        return heads
 
     def head_buffers(self) -> dict[str, Tensor]:
         """Statistics of the standardisations: not trained, but part of the model."""
-        return {
-            f"{name}.{key}": buffer
-            for name, head in self._heads().items()
-            for key, buffer in head.named_buffers()
-        }
+        return dict(self._heads().named_buffers())
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Adapters, token vectors, heads (safetensors) and config; not the backbone."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backbone.save(folder / "adapter")
-        heads = {
-            f"{name}.{key}": value.contiguous()
-            for name, head in self._heads().items()
-            for key, value in head.state_dict().items()
-        }
-        save_file(heads, folder / "heads.safetensors")
+        heads = self._heads().state_dict()
+        save_file(
+            {name: value.contiguous() for name, value in heads.items()},
+            folder / "heads.safetensors",
+        )
         record = {"config": self.config.to_dict(), "backbone": self.backbone.fingerprint}
         (folder / "pecrs.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -137,6 +132,7 @@ class PECRS(nn.Module):
 
         Raises:
             FileNotFoundError: not such a folder.
+            ValueError: its heads are not those of this version.
             BackboneError: the backbone is missing, or its weights are not those of the training.
         """
         folder = Path(folder)
@@ -152,11 +148,12 @@ class PECRS(nn.Module):
             fingerprint=record["backbone"],
         )  # fmt: skip
         model = cls(config, loaded)
-        state = load_file(folder / "heads.safetensors")
-        for name, head in model._heads().items():
-            own = f"{name}."
-            part = {k.removeprefix(own): v for k, v in state.items() if k.startswith(own)}
-            head.load_state_dict(part)
+        try:
+            model._heads().load_state_dict(load_file(folder / "heads.safetensors"))
+        except RuntimeError as error:
+            why = " ".join(str(error).split())
+            message = f"{folder} is of another version of the package; train it again ({why})"
+            raise ValueError(message) from None
         return model
 
     # -- what is trained ------------------------------------------------------------------------
@@ -177,7 +174,7 @@ class PECRS(nn.Module):
         for name, p in self.backbone.named_parameters():
             part = "tokens" if "trainable_tokens" in name else "LoRA" if "lora_" in name else ""
             count[part if p.requires_grad else "frozen"] += p.numel()
-        for name, head in self._heads().items():
+        for name, head in self._heads().named_children():
             count[name] = sum(p.numel() for p in head.parameters())
         return {name: n for name, n in count.items() if n}
 

@@ -69,41 +69,53 @@ def outputs_at_rec(
 def retrieval_of(
     model: PECRS,
     windows: Sequence[Window],
-    at_rec: dict[int, Tensor],
-    pooled: Tensor,
+    at_rec: dict[int, Tensor] | None,
+    v: Tensor,
     seeker_repetition: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Distances (P, N) of the films named in some windows to every item.
 
     Args:
-        at_rec: from `outputs_at_rec`.
-        pooled: (N, D) what h_item reads: pooled item texts, standardised.
+        at_rec: from `outputs_at_rec`; None: the mean everywhere, which says nothing.
+        v: (N, D) item vectors.
         seeker_repetition: (2,) how often seekers repeat films, see `repetition_offset`.
 
     Returns:
         the distances, the catalogue rows of the films (P,), and whether each was recommended.
     """
-    token, item = _padded([w.token for w in windows], 0), _padded([w.item for w in windows], -1)
+    token = _padded([w.token for w in windows], 0).to(v.device)
+    item = _padded([w.item for w in windows], -1).to(v.device)
     named = [named_in(w, model.backbone.tokenizer.sep) for w in windows]
     row = np.repeat(np.arange(len(windows)), [len(points) for points in named])
     points = np.column_stack([row, np.concatenate(named)])
-    row, column, target, by = torch.from_numpy(points).to(pooled.device).T
-    item, recommended = item.to(pooled.device), by.bool()
-    slot = item >= 0
-    v = model.items.scale * model.items.h_item(pooled)
-    with torch.no_grad():
-        x = model.backbone.embed(token.to(pooled.device)).float()
-    x = x.masked_scatter(slot[..., None], v[item[slot]])
-    queries = model.queries
-    d = queries.standardise.mean.repeat(len(target), 1)  # says nothing, where nobody recommends
-    d[recommended] = torch.cat([at_rec[id(w)] for w in windows])
-    distance = pairwise_angular_distance(model.f(queries(d, x, row, column)), v)
+    row, column, target, by = torch.from_numpy(points).to(v.device).T
+    queries, recommended = model.queries, by.bool()
+    d = queries.standardise.mean.repeat(len(target), 1)  # also where nobody recommends
+    if at_rec is not None:
+        d[recommended] = torch.cat([at_rec[id(w)] for w in windows])
+    query = queries.standardise(d)
     if queries.gate is None:
-        return distance, target, recommended
+        return pairwise_angular_distance(model.f(query), v), target, recommended
+    kind, count = bags(torch.where(item < 0, token, -1 - item), row, column)
+    word = kind >= 0
+    x = torch.cat([v[-1 - kind[~word]], model.backbone.embed(kind[word]).detach().float()])
+    query = queries.share * query + queries.pool_bags(x, count)
+    distance = pairwise_angular_distance(model.f(query), v)
     repetition = torch.where(recommended[:, None], queries.repetition, seeker_repetition)
     every = torch.arange(len(v), device=v.device)
     offset = repetition_offset(item, row, column, every, repetition)
     return distance - offset, target, recommended
+
+
+def bags(kind: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+    """What was read up to (row, column), (P,) each, of (B, T): its kinds (U,) in order, and how
+    often each was read, (P, U).
+    """
+    kinds, place = kind.unique(return_inverse=True)
+    later = torch.arange(kind.shape[1], device=kind.device) > column[:, None]
+    count = torch.zeros(len(row), len(kinds) + 1, device=kind.device)
+    place = place[row].masked_fill(later, len(kinds))
+    return kinds, count.scatter_add(1, place, (~later).float())[:, :-1]
 
 
 def _padded(rows: Sequence[np.ndarray], value: int) -> Tensor:
@@ -111,7 +123,7 @@ def _padded(rows: Sequence[np.ndarray], value: int) -> Tensor:
 
 
 def pieces_loss(
-    model: PECRS, texts: Sequence[np.ndarray], pooled: Tensor, generator: np.random.Generator
+    model: PECRS, texts: Sequence[np.ndarray], v: Tensor, generator: np.random.Generator
 ) -> Tensor:
     """The retrieval loss (Eq 3) of queries that are a few words of an item's own text.
 
@@ -121,17 +133,18 @@ def pieces_loss(
 
     Args:
         texts: token ids of each item's text.
+        v: (N, D) item vectors.
     """
     drawn = generator.integers(len(texts), size=PIECES)
     length = generator.integers(*PIECE_TOKENS, size=PIECES)
     parts = [generator.permutation(texts[j])[:n] for j, n in zip(drawn, length, strict=True)]
-    with torch.no_grad():
-        x = model.backbone.embed(_padded(parts, 0).to(pooled.device)).float()
-    row = torch.arange(PIECES, device=pooled.device)
-    column = torch.tensor([len(p) - 1 for p in parts], device=pooled.device)
-    query = model.f(model.queries.pool(x, row, column))
-    distance = pairwise_angular_distance(query, model.items.h_item(pooled))
-    target = torch.from_numpy(drawn).to(pooled.device)
+    ids = _padded(parts, 0).to(v.device)
+    row = torch.arange(PIECES, device=v.device)
+    column = torch.tensor([len(p) - 1 for p in parts], device=v.device)
+    words, count = bags(ids, row, column)
+    query = model.f(model.queries.pool_bags(model.backbone.embed(words).detach(), count))
+    distance = pairwise_angular_distance(query, v)
+    target = torch.from_numpy(drawn).to(v.device)
     return F.cross_entropy(-distance / model.config.temperature, target)
 
 
@@ -145,6 +158,7 @@ def warm_start(
     batch_size: int = 32,
     learning_rate: float = 6e-3,
     weight_decay: float = 1.0,
+    read_lm: bool = True,
     progress: Progress = iter,
 ) -> list[float]:
     """Train `model.queries`, f and h_item with the retrieval loss, the LM frozen and read once.
@@ -156,23 +170,33 @@ def warm_start(
         windows: of the training dialogues.
         catalogue: its item texts are cut into further queries (`pieces_loss`), if queries pool.
         batch_size: windows a step.
+        read_lm: or let queries pool words and items alone, which a small LM adds little to: most
+            of the time goes into reading. What queries take from the LM then waits for the stage.
         progress: wraps what the LM reads, then the epochs, e.g. `tqdm`.
 
     Returns:
         the mean loss of each epoch, in nats per point.
+
+    Raises:
+        ValueError: nothing to learn from, neither outputs of the LM nor pooling.
     """
     config = model.config
+    if not (read_lm or config.query_pooling):
+        raise ValueError("without query_pooling, queries are outputs of the LM: set read_lm")
     negatives = config.negatives if config.share_over_tasks else config.retrieval_negatives
     model.eval()
     sep = model.backbone.tokenizer.sep
     windows = [w for w in windows if len(named_in(w, sep))]
     pooled = model.items.standardise(model.items.pooled(features))
-    at_rec = outputs_at_rec(model, windows, model.encode_catalogue(features), progress)
+    at_rec = None
+    if read_lm:
+        at_rec = outputs_at_rec(model, windows, model.encode_catalogue(features), progress)
     seeker = torch.zeros(2, device=model.device, requires_grad=True)
     parts = (model.queries, model.f, model.items.h_item)
     named = [pair for part in parts for pair in part.named_parameters()]
     numbers = [seeker, *(p for name, p in named if name == "repetition")]
-    weights = [p for name, p in named if name != "repetition"]
+    fixed = {"repetition"} if read_lm else {"repetition", "share"}
+    weights = [p for name, p in named if name not in fixed]
     optimizer = torch.optim.AdamW(
         [{"params": weights, "lr": learning_rate, "weight_decay": weight_decay},
          {"params": numbers, "lr": 10 * learning_rate, "weight_decay": 0.0}]  # far from 0 at best
@@ -189,7 +213,8 @@ def warm_start(
     for epoch in progress(range(epochs)):
         losses = []
         for part in epoch_batches(windows, batch_size, config.seed, epoch):
-            distance, target, _ = retrieval_of(model, part, at_rec, pooled, seeker)
+            v = model.items.scale * model.items.h_item(pooled)
+            distance, target, _ = retrieval_of(model, part, at_rec, v, seeker)
             drawn = draw_negatives(
                 len(pooled), torch.arange(len(target)), negatives, generator=draw,
                 share_over_batch=config.share_over_batch,
@@ -199,7 +224,7 @@ def warm_start(
             loss = retrieval_loss(far, config.temperature, len(target))
             losses.append(loss.item())
             if config.query_pooling:
-                loss = loss + PIECES_WEIGHT * pieces_loss(model, texts, pooled, generator)
+                loss = loss + PIECES_WEIGHT * pieces_loss(model, texts, v, generator)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -125,6 +125,19 @@ def test_causal_pooling_is_the_pooling_of_every_prefix():
     assert not causal_pool(x, torch.zeros(3, 7)).any()
 
 
+def test_pooling_bags_is_pooling_in_order():
+    encoder, x = QueryEncoder(D, True), torch.randn(5, D)
+    torch.nn.init.normal_(encoder.gate[-1].weight)
+    read = torch.randint(5, (3, 12))
+    row, column = torch.randint(3, (8,)), torch.randint(12, (8,))
+    count = torch.stack(
+        [torch.bincount(read[b, : t + 1], minlength=5) for b, t in zip(row, column, strict=True)]
+    )
+    torch.testing.assert_close(
+        encoder.pool_bags(x, count), encoder.pool(x[read], row, column), atol=1e-5, rtol=1e-4
+    )
+
+
 def test_without_pooling_a_query_is_the_output_at_rec():
     x, hidden = torch.randn(2, 2, 5, D)
     row, column = torch.tensor([0, 1]), torch.tensor([3, 1])

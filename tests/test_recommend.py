@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pecrs_lib.assessment import converse, predictions_of, rank_dialogues, text_metrics
 from pecrs_lib.data import Catalogue, Dialogue, Mention, Utterance
@@ -256,6 +257,11 @@ def test_loading_says_what_is_wrong(trained, tiny_backbone, tmp_path):
     other = save_tiny_backbone(tmp_path / "other", "opt")
     with pytest.raises(ValueError, match="other weights"):
         PECRS.from_pretrained(tmp_path / "saved", backbone=other)
+    heads = load_file(tmp_path / "saved" / "heads.safetensors")
+    del heads["f.mlp.0.bias"]
+    save_file(heads, tmp_path / "saved" / "heads.safetensors")
+    with pytest.raises(ValueError, match=r"another version.*f\.mlp\.0\.bias"):
+        PECRS.from_pretrained(tmp_path / "saved")
     with pytest.raises(ValueError, match="positions"):
         PECRS.from_backbone(CONFIG.with_(backbone=tiny_backbone, window=2000))
 

@@ -14,7 +14,14 @@ from pecrs_lib.items import tokenize_items
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows
 from pecrs_lib.training import Trainer
-from pecrs_lib.warmstart import named_in, outputs_at_rec, pieces_loss, retrieval_of, warm_start
+from pecrs_lib.warmstart import (
+    bags,
+    named_in,
+    outputs_at_rec,
+    pieces_loss,
+    retrieval_of,
+    warm_start,
+)
 from tests.toys import toy_catalogue, toy_dialogues
 
 CONFIG = Config(
@@ -44,11 +51,8 @@ def test_its_distances_are_those_of_the_model(model, data):
     v = model.encode_catalogue(features)
     with torch.no_grad():
         at_rec = outputs_at_rec(model, windows, v)
-        pooled = model.items.standardise(model.items.pooled(features))
         model.queries.repetition.copy_(torch.tensor([0.1, 0.2]))
-        distance, target, recommended = retrieval_of(
-            model, windows[:5], at_rec, pooled, torch.zeros(2)
-        )
+        distance, target, recommended = retrieval_of(model, windows[:5], at_rec, v, torch.zeros(2))
         batch = make_batch(windows[:5], len(CATALOGUE), model.config, torch.Generator())
         losses = model(batch, features)
     distance, target = distance[recommended], target[recommended]
@@ -56,6 +60,31 @@ def test_its_distances_are_those_of_the_model(model, data):
     log_p = torch.log_softmax(-distance / model.config.temperature, 1)
     loss = -log_p.gather(1, target[:, None]).sum() / losses.responses
     torch.testing.assert_close(loss, losses.recall, atol=1e-5, rtol=1e-5)
+
+
+def test_bags_count_what_a_loop_counts():
+    kind = torch.randint(-3, 5, (4, 9))
+    row, column = torch.randint(4, (20,)), torch.randint(9, (20,))
+    kinds, count = bags(kind, row, column)
+    assert kinds.tolist() == sorted(set(kind.flatten().tolist()))
+    for p, (b, t) in enumerate(zip(row.tolist(), column.tolist(), strict=True)):
+        read = kind[b, : t + 1].tolist()
+        assert count[p].tolist() == [read.count(k) for k in kinds.tolist()]
+
+
+def test_without_the_lm_all_but_the_share_of_its_output_is_learned(model, data):
+    windows, features = data
+    before = {n: p.detach().clone() for n, p in model.queries.named_parameters()}
+    losses = warm_start(model, windows, features, CATALOGUE, epochs=4, batch_size=8, read_lm=False)
+    assert losses[-1] < losses[0]
+    changed = {n for n, p in model.queries.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == set(before) - {"share"}
+
+
+def test_without_pooling_the_lm_has_to_be_read(tiny_backbone, data):
+    model = PECRS.from_backbone(CONFIG.with_(backbone=tiny_backbone, query_pooling=False))
+    with pytest.raises(ValueError, match="query_pooling"):
+        warm_start(model, *data, CATALOGUE, epochs=1, read_lm=False)
 
 
 def test_what_is_named_is_found_by_a_loop_too(model, data):
