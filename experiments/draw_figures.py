@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from pecrs_lib import diagrams, figures
@@ -14,7 +15,7 @@ from pecrs_lib.explorer import Setting
 from pecrs_lib.explorer_widget import explorer_figure
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, OUT = ROOT / "data" / "results", ROOT / "figures"
+RESULTS, PAPER, OUT = ROOT / "data" / "results", ROOT / "data" / "paper", ROOT / "figures"
 PARTS = {"inspired": "inspired.json", "minireel": "minireel_pecrs.json"}  # of the README
 
 
@@ -63,6 +64,20 @@ def limits_figure(study: dict[str, Any]) -> Figure:
     )
 
 
+def decoding_figure(path: Path) -> Figure:
+    """ROUGE-1 against Dist@2 of every strategy: the paper's Table 8 beside ours."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    paper = pd.read_csv(PAPER / "table_8.csv", index_col="strategy")
+    tables = {
+        "paper (ReDial)": {name: (r["ROUGE-1"], r["Dist@2"]) for name, r in paper.iterrows()},
+        "ours (MiniReel)": {
+            r["strategy"]: (r["ROUGE-1"]["value"], r["Dist@2 per sentence"])
+            for r in rows if r["model"] == "trained"
+        },
+    }  # fmt: skip
+    return figures.strategies_figure(tables, "ROUGE-1 (%)", "Dist@2 per sentence")
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     drawn = []
@@ -90,6 +105,8 @@ def main() -> None:
     runs = json.loads((RESULTS / "losses.json").read_text(encoding="utf-8"))["runs"]
     figures.save(figures.losses_figure(runs), OUT / "losses.png")
     drawn += ["inspired_limits.png", "losses.png"]
+    figures.save(decoding_figure(RESULTS / "decoding.json"), OUT / "decoding.png")
+    drawn.append("decoding.png")
     bench = RESULTS / "bench_one_pass.json"
     if bench.exists():
         report = json.loads(bench.read_text(encoding="utf-8"))

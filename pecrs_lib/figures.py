@@ -116,6 +116,28 @@ def losses_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def strategies_figure(
+    tables: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, ylabel: str
+) -> Figure:
+    """Two metrics of every decoding strategy as points, one panel per table; axes start at 0.
+
+    Args:
+        tables: title -> strategy -> (x, y); a marker per family, which is the name up to a comma.
+    """
+    figure, axes = axes_of(len(tables), (4.6 * len(tables), 4.2))
+    for ax, (title, points) in zip(np.atleast_1d(axes), tables.items(), strict=True):
+        families = list(dict.fromkeys(name.split(",")[0] for name in points))
+        colours = sns.color_palette("colorblind", len(families))
+        for family, marker, colour in zip(families, MARKERS, colours, strict=False):
+            mine = [xy for name, xy in points.items() if name.split(",")[0] == family]
+            ax.plot(*np.array(mine).T, marker, color=colour, ms=7, mec="black", label=family)
+        most = np.array(list(points.values())).max(0)
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        ax.set(xlim=(0, 1.15 * most[0]), ylim=(0, 1.15 * most[1]))
+    np.atleast_1d(axes)[0].legend(fontsize=8)
+    return figure
+
+
 def cost_figure(report: Mapping[str, Any]) -> Figure:
     """Data points per second and tokens per point, one pass beside three (the benchmark's file)."""
     figure, (left, right) = axes_of(2, (7.4, 3.0))

@@ -21,7 +21,7 @@ from pecrs_lib.data.schema import Catalogue, Dialogue
 from pecrs_lib.decoding import TOP_K, diverse_beam_search
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
-from pecrs_lib.recommend import Recommendation, history_windows, recommend
+from pecrs_lib.recommend import Recommendation, history_windows, recommend, with_prompt
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,11 @@ def generate_replies(
             when there are none.
     """
     tok, backbone = model.backbone.tokenizer, model.backbone
-    speaker = tok.speaker["recommender"]
     inputs = []
-    for window, row in zip(trunks, item, strict=True):
-        head = [] if row is None else [tok.rec, tok.item, tok.rec_end]
-        ids = torch.tensor([*window.token, *head, *speaker], device=model.device)
-        slots = torch.tensor(
-            [*window.item, *([] if row is None else [-1, row, -1]), *([-1] * len(speaker))],
-            device=model.device,
-        )
-        x = backbone.embed(ids)
-        at = slots >= 0
-        inputs.append(x.masked_scatter(at[:, None], v[slots[at]].to(x.dtype)))
+    for window in with_prompt(trunks, item, tok):
+        slot = torch.from_numpy(window.item).to(model.device)
+        x = backbone.embed(torch.from_numpy(window.token).to(model.device))
+        inputs.append(x.masked_scatter((slot >= 0)[:, None], v[slot[slot >= 0]].to(x.dtype)))
     longest = max(len(x) for x in inputs)
     embeds = torch.stack(
         [torch.cat([x.new_zeros(longest - len(x), x.shape[1]), x]) for x in inputs]
@@ -98,15 +91,19 @@ def generate_replies(
 
 
 @torch.inference_mode()
+def next_logits(model: PECRS, windows: Sequence[Window], v: Tensor) -> Tensor:
+    """(B, V) what the LM says of the token after each window."""
+    batch = pack(list(windows)).to(model.device)
+    rows = torch.arange(len(v), device=v.device)
+    _, hidden = model.read(batch, v, rows)
+    last = torch.tensor([len(w.token) - 1 for w in windows], device=model.device)
+    return model.backbone.logits(hidden[torch.arange(len(windows), device=model.device), last])
+
+
 def chance_of_rec(model: PECRS, trunks: Sequence[Window], v: Tensor) -> list[float]:
     """How likely each turn opens with ``[REC]`` rather than ``System:``, 0 to 1."""
     tok = model.backbone.tokenizer
-    batch = pack(list(trunks)).to(model.device)
-    rows = torch.arange(len(v), device=v.device)
-    _, hidden = model.read(batch, v, rows)
-    last = torch.tensor([len(w.token) - 1 for w in trunks], device=model.device)
-    logits = model.backbone.logits(hidden[torch.arange(len(trunks), device=model.device), last])
-    pair = logits[:, [tok.rec, tok.speaker["recommender"][0]]]
+    pair = next_logits(model, trunks, v)[:, [tok.rec, tok.speaker["recommender"][0]]]
     return pair.softmax(-1)[:, 0].tolist()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pecrs_lib.context import Window, history_window
+from pecrs_lib.context import DialogueTokenizer, Window, history_window
 from pecrs_lib.data.schema import Catalogue, Dialogue, Movie
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
@@ -40,6 +40,24 @@ def history_windows(
 def with_query(windows: Sequence[Window], rec: int) -> list[Window]:
     """Each trunk with ``[REC]`` behind it: the query input of Eq 2."""
     return [replace(w, token=np.append(w.token, rec), item=np.append(w.item, -1)) for w in windows]
+
+
+def with_prompt(
+    windows: Sequence[Window], item: Sequence[int | None], tok: DialogueTokenizer
+) -> list[Window]:
+    """Each trunk with what opens the recommender's reply behind it (Eq 6).
+
+    Args:
+        item: catalogue row in the item slot; None for a turn without recommendation.
+    """
+    made = []
+    for window, row in zip(windows, item, strict=True):
+        slot = [] if row is None else [(tok.rec, -1), (tok.item, row), (tok.rec_end, -1)]
+        token, rows = zip(*slot, *((t, -1) for t in tok.speaker["recommender"]), strict=True)
+        made.append(
+            replace(window, token=np.append(window.token, token), item=np.append(window.item, rows))
+        )
+    return made
 
 
 def recommend(

@@ -32,28 +32,32 @@ class Panel(ipw.VBox):
     """Controls, a message and a picture.
 
     Args:
-        draw: takes the values of the controls by name and returns the Figure.
+        draw: takes the values of the controls by name and returns the Figure, or the Figure and
+            HTML to show below it.
         controls: ipywidgets with a `value`.
         alt: what the picture shows, for screen readers.
     """
 
-    def __init__(self, draw: Callable[..., Figure], alt: str, **controls: ipw.Widget) -> None:
+    def __init__(
+        self, draw: Callable[..., Figure | tuple[Figure, str]], alt: str, **controls: ipw.Widget
+    ) -> None:
         self.draw, self.controls = draw, controls
-        self.message = ipw.HTML()
+        self.message, self.below = ipw.HTML(), ipw.HTML()
         self.picture, self.alt = ipw.HTML(), alt
         for control in controls.values():
             control.observe(lambda change: self.refresh(), names="value")
-        super().__init__([*controls.values(), self.message, self.picture])
+        super().__init__([*controls.values(), self.message, self.picture, self.below])
         self.refresh()
 
     def refresh(self) -> None:
         """Draw with the present values; say what is wrong where that fails."""
         try:
-            figure = self.draw(**{name: c.value for name, c in self.controls.items()})
+            drawn = self.draw(**{name: c.value for name, c in self.controls.items()})
         except Exception as error:  # whatever it is, the reader sees it here and not in a log
             self.message.value = problem_of(error)
             return
-        self.message.value = ""
+        figure, below = drawn if isinstance(drawn, tuple) else (drawn, "")
+        self.message.value, self.below.value = "", below
         data = base64.b64encode(figures.png(figure)).decode("ascii")
         source = f'src="data:image/png;base64,{data}"'
         self.picture.value = f'<img alt="{self.alt}" {source} style="max-width: 100%">'

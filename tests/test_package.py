@@ -25,8 +25,8 @@ FLOW = (
     "protocol", "checkpoint", "warmstart", "training", "recommend", "decoding", "generation",
     "chat", "baselines", "evaluation", "assessment", "titles", "answers", "zero_shot",
     "recommended", "likelihood", "language_models", "servers", "pretrain", "grammar", "world",
-    "conversation", "simulate", "exercises", "explorer", "figures", "diagrams", "widgets",
-    "explorer_widget", "cli", "__main__",
+    "conversation", "simulate", "exercises", "explorer", "figures", "diagrams", "next_token",
+    "widgets", "explorer_widget", "decoding_widget", "cli", "__main__",
 )  # fmt: skip
 
 
