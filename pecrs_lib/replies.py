@@ -22,7 +22,7 @@ from pecrs_lib.data.files import Field, json_records
 from pecrs_lib.data.jsonl import write_bytes
 from pecrs_lib.data.schema import Dialogue, Role, Utterance
 
-if TYPE_CHECKING:  # needs torch, and who rates need not
+if TYPE_CHECKING:  # loads transformers, which asking does not need
     from pecrs_lib.assessment import Conversation
 
 
