@@ -170,8 +170,8 @@ def warm_start(
         windows: of the training dialogues.
         catalogue: its item texts are cut into further queries (`pieces_loss`), if queries pool.
         batch_size: windows a step.
-        read_lm: or let queries pool words and items alone, which a small LM adds little to: most
-            of the time goes into reading. What queries take from the LM then waits for the stage.
+        read_lm: or let queries pool words and items alone: most of the time goes into reading.
+            What queries take from the LM is then left to the single stage.
         progress: wraps what the LM reads, then the epochs, e.g. `tqdm`.
 
     Returns:
