@@ -23,10 +23,10 @@ FLOW = (
     "data", "transcript", "memory", "config", "metrics", "context", "packing", "negatives",
     "losses", "heads", "items", "backbone", "model", "batches", "calibration", "ranking",
     "protocol", "checkpoint", "warmstart", "training", "recommend", "decoding", "streaming",
-    "generation", "chat", "baselines", "evaluation", "assessment", "titles", "answers",
-    "zero_shot", "recommended", "likelihood", "language_models", "servers", "pretrain", "grammar", "world",
-    "conversation", "simulate", "exercises", "explorer", "figures", "diagrams", "widgets",
-    "explorer_widget", "cli", "__main__",
+    "generation", "why", "chat", "baselines", "evaluation", "assessment", "titles", "answers",
+    "zero_shot", "recommended", "likelihood", "language_models", "servers", "pretrain",
+    "grammar", "world", "conversation", "simulate", "exercises", "explorer", "figures", "diagrams",
+    "widgets", "explorer_widget", "chat_html", "chat_widget", "cli", "__main__",
 )  # fmt: skip
 
 
