@@ -26,7 +26,7 @@ test: $(READY) ## all tests, notebooks included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -W ignore \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 
-test-browser: $(READY) ## the explorer in a real browser (installs Playwright; needs chromium)
+test-browser: $(READY) ## explorer and chat in a real browser (installs Playwright; needs chromium)
 	$(BIN)/pip install --quiet --constraint constraints.txt playwright
 	$(BIN)/python -m pytest -W ignore tests/browser
 

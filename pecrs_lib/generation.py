@@ -9,7 +9,7 @@ film that ranks second: the model learned from utterances that name each film on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from pecrs_lib.decoding import TOP_K, diverse_beam_search
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.recommend import Recommendation, history_windows, recommend, with_prompt
+from pecrs_lib.streaming import TextStream
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def generate_replies(
     *,
     response_tokens: int = 64,
     seed: int = 0,
+    stream: TextStream | None = None,
     **decoding: Any,
 ) -> list[list[int]]:
     """Token ids of one reply per trunk, batched, up to the end of the utterance.
@@ -61,6 +63,7 @@ def generate_replies(
         item: catalogue row to recommend, or None for a turn without recommendation.
         v: (N, D) item vectors.
         seed: of sampling; the global random state is left as it was.
+        stream: gets the ids of a batch of one as they come; of beams, all at the end.
         decoding: arguments of `transformers`' `generate`, e.g. of `decoding.STRATEGIES`; `TOP_K`
             when there are none.
     """
@@ -80,14 +83,20 @@ def generate_replies(
         "max_new_tokens": response_tokens, "min_new_tokens": 2,  # a reply is not empty
         "eos_token_id": tok.eos, "suppress_tokens": [tok.sep, tok.rec, tok.rec_end],
     }  # fmt: skip
+    beams = decoding.get("num_beams", 1) > 1 or "num_beam_groups" in decoding
     with torch.random.fork_rng(), backbone.tokens_merged() as lm:
         torch.manual_seed(seed)
         if "num_beam_groups" in decoding:
-            return diverse_beam_search(lm, embeds, mask, **limits, **decoding).tolist()
-        return lm.generate(
-            inputs_embeds=embeds, attention_mask=mask, pad_token_id=tok.eos, **limits,
-            **(decoding or TOP_K),
-        ).tolist()  # fmt: skip
+            replies = diverse_beam_search(lm, embeds, mask, **limits, **decoding)
+        else:
+            replies = lm.generate(
+                inputs_embeds=embeds, attention_mask=mask, pad_token_id=tok.eos,
+                streamer=None if beams else stream, **limits, **(decoding or TOP_K),
+            )  # fmt: skip
+    if stream is not None and beams:  # which beam wins is known only now
+        stream.put(replies)
+        stream.end()
+    return replies.tolist()
 
 
 @torch.inference_mode()
@@ -117,6 +126,7 @@ def respond(
     exclude_mentioned: bool = False,
     top: int = 10,
     seed: int = 0,
+    on_text: Callable[[str], None] | None = None,
     **decoding: Any,
 ) -> list[Reply]:
     """The next recommender turn of each dialogue.
@@ -127,8 +137,15 @@ def respond(
         exclude_mentioned: leave out what either speaker has named, as a seeker would expect. The
             paper does not: its data repeat films, and count it.
         top: items in `Reply.ranked`.
+        on_text: called with each new piece of the text of a single reply, titles in place; it
+            changes no reply. Beams cannot stream: their text comes in one piece.
         seed, decoding: see `generate_replies`.
+
+    Raises:
+        ValueError: `on_text` with several histories.
     """
+    if on_text is not None and len(histories) > 1:
+        raise ValueError(f"one reply can be streamed at a time, not {len(histories)}")
     if not histories:
         return []
     model.eval()
@@ -141,13 +158,13 @@ def respond(
         catalogue.row[best[0].movie.id] if yes and best else None
         for best, yes in zip(ranked, prompted, strict=True)
     ]
-    length = model.config.response_tokens
+    titles = [[r.movie.name for r in best] for best in ranked]
     replies = generate_replies(
-        model, trunks, first, v, response_tokens=length, seed=seed, **decoding
-    )
+        model, trunks, first, v, response_tokens=model.config.response_tokens, seed=seed,
+        stream=TextStream(tok, titles[0], on_text) if on_text else None, **decoding,
+    )  # fmt: skip
     made = []
-    for ids, best, p in zip(replies, ranked, chance, strict=True):
+    for ids, best, names, p in zip(replies, ranked, titles, chance, strict=True):
         named = best[0] if best and tok.item in ids else None
-        titles = [r.movie.name for r in best]
-        made.append(Reply(tok.decode(ids, *titles), tok.decode(ids), named, p, best))
+        made.append(Reply(tok.decode(ids, *names), tok.decode(ids), named, p, best))
     return made

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 from typer.testing import CliRunner
 
 from pecrs_lib.cli import app
 from pecrs_lib.cli.options import Format
+from pecrs_lib.cli.page import chat_page, notebook_of
 from pecrs_lib.cli.settings import make_config
 from pecrs_lib.cli.terminal import EXPECTED
 from pecrs_lib.cli.train import Preset
@@ -201,6 +204,57 @@ def test_chat_through_a_pipe(run, catalogue, tmp_path):
     assert [u.text for u in talk.utterances[::2]] == ["hello", "what else?"]
     again = pecrs("chat", "--checkpoint", run, "--greedy", stdin="hello")  # and end of file
     assert again.stdout.count("PECRS: ") == 1
+
+
+def test_chat_reacts_explains_and_streams(run, catalogue):
+    typed = [
+        "/why 1", "/before", f"I loved {catalogue[5].name} and {catalogue[6].title}x (1976)",
+        "/film 1", "/why 2", "/before", "/seen 1", "/not 9", "/liked", "/liked two", "/not 2",
+        "wörter " * 5000, "一部电影", "/quit",
+    ]  # fmt: skip
+    for more in ([], ["--beams", "2", "--repeats"]):
+        said = pecrs(
+            "chat", "--checkpoint", run, "--top", "3", *more, stdin="\n".join(typed)
+        ).stdout
+        assert said.count("PECRS: ") == 5 and said.count("nothing is listed yet") == 2
+        assert said.count("wants the place of a film in the last list, from 1 to 3") == 3
+        assert f"({catalogue[6].title}x (1976): did you mean {catalogue[6].name}" in said
+        assert "directed by" in said and "plot" in said and "distance" in said
+        assert said.count("(recognised: ") == 3 and said.count("only the beginning") == 1
+
+
+def test_chat_needs_no_checkpoint_for_the_bundled_model():
+    said = pecrs("chat", "--top", "2", "--greedy", stdin="Something with robots\n/why 1")
+    assert said.stdout.count("PECRS: ") == 1 and "robots (" in said.stdout
+
+
+def test_the_page_is_a_notebook_that_shows_the_chat(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    asked = {"checkpoint": Path(run.name), "catalogue": None, "backbone": None, "cache": None,
+             "top": 3, "greedy": True}  # fmt: skip
+    notebook = nbformat.from_dict(notebook_of(asked))
+    nbformat.validate(notebook)
+    monkeypatch.chdir(tmp_path)  # where the page runs is another place
+    lines = notebook.cells[0].source.splitlines()
+    scope: dict = {}
+    exec("\n".join(lines[:-1]), scope)
+    widget = eval(lines[-1], scope)
+    widget.line.value = "hello"
+    widget.enter.click()
+    assert len(widget.chat.answers[0].reply.ranked) == 3
+    broken = chat_page(**asked | {"checkpoint": str(tmp_path / "none")})
+    assert "no such folder" in broken.value
+
+
+def test_the_page_complains_before_it_opens():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"port {port} is taken" in complaint("chat", "--page", "--port", port)
+    assert "no such folder" in complaint(
+        "chat", "--page", "--port", port, "--checkpoint", "nowhere"
+    )
 
 
 def test_a_moved_backbone_is_pointed_at(files, tiny_backbone, run, tmp_path):

@@ -1,10 +1,10 @@
-"""``pecrs chat``: be the seeker, in the terminal."""
+"""``pecrs chat``: be the seeker, in the terminal or in a page."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,52 +12,84 @@ from pecrs_lib.cli.options import (
     BackboneOption,
     CacheOption,
     CatalogueOption,
-    CheckpointOption,
     SeedOption,
     TopOption,
 )
-from pecrs_lib.cli.terminal import say, show
+from pecrs_lib.cli.page import serve
+from pecrs_lib.cli.terminal import columns, say, show, show_piece
 
 if TYPE_CHECKING:  # imported when the command runs: these need torch
-    from pecrs_lib.chat import Answer, Chat
+    from pecrs_lib.chat import Answer, Chat, Reaction
+    from pecrs_lib.data import Movie
 
-HELP = """/undo         take back your last line and its answer
+HELP = """/liked N      you liked film N of the last list; also /seen N and /not N (not for me)
+/film N       what film N is about
+/why N        the things said that are nearest to film N
+/before       the list before re-ranking
+/undo         take back your last line and its answer
 /restart      forget everything
 /save FILE    write the conversation in this package's format (.jsonl)
 /quit         leave (so does Ctrl-D)"""
+SHORTHAND: dict[str, Reaction] = {"/liked": "liked", "/seen": "seen", "/not": "not for me"}
 
 
 def chat(
-    checkpoint: CheckpointOption,
-    top: TopOption = 5,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder written by `pecrs train`: the run itself (its best epoch is taken) or "
+            "a checkpoint in it; default: the small model that comes with the package.",
+        ),
+    ] = None,
+    top: TopOption = 10,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="The likeliest words instead of sampled ones.")
     ] = False,
+    beams: Annotated[
+        int,
+        typer.Option(
+            "--beams",
+            min=1,
+            help="Width of a beam search. A reply of beams comes whole: which of them wins is "
+            "known only at its end, so it cannot be shown word by word.",
+        ),
+    ] = 1,
     always_recommend: Annotated[
         bool, typer.Option("--always-recommend", help="Prompt every reply with an item.")
+    ] = False,
+    repeats: Annotated[
+        bool, typer.Option("--repeats", help="What was named before may be recommended again.")
     ] = False,
     seed: SeedOption = 0,
     catalogue: CatalogueOption = None,
     backbone: BackboneOption = None,
     cache: CacheOption = None,
+    page: Annotated[
+        bool,
+        typer.Option("--page", help="Talk in a web page instead (needs: pip install voila)."),
+    ] = False,
+    port: Annotated[int, typer.Option("--port", help="Of the page, on this machine.")] = 8866,
 ) -> None:
-    """Talk to a trained model in the terminal.
+    """Talk to a trained model, in the terminal or in a page.
 
-    It answers and shows what it would recommend, with scores. Lines come from the keyboard or a
-    pipe; /help lists the commands. Films are recognised by
-    year, quotation marks or capitals: Up (2009), "Up", Home Alone.
+    It answers, word by word, and lists what it would recommend, with scores and with the places
+    before re-ranking. Lines come from the keyboard or a pipe; /help lists the commands. Films are
+    recognised by year, quotation marks or capitals: Up (2009), "Up", Home Alone.
 
     Example: pecrs chat --checkpoint run
     """
-    from pecrs_lib.chat import Chat
-    from pecrs_lib.cli.trained import load_ready
-    from pecrs_lib.decoding import GREEDY, TOP_K
+    asked: dict[str, Any] = {
+        "checkpoint": checkpoint, "catalogue": catalogue, "backbone": backbone, "cache": cache,
+        "top": top, "seed": seed, "always_recommend": always_recommend,
+        "exclude_mentioned": not repeats, "greedy": greedy, "beams": beams,
+    }  # fmt: skip
+    if page:
+        serve(asked, port)
+        return
+    from pecrs_lib.cli.trained import load_chat
 
-    ready = load_ready(checkpoint, catalogue, backbone, cache)
-    talk = Chat(
-        ready.model, ready.catalogue, ready.v, top=top, seed=seed,
-        always_recommend=always_recommend, **(GREEDY if greedy else TOP_K),
-    )  # fmt: skip
+    talk = load_chat(**asked)
+    talk.on_text = show_piece
     typed = sys.stdin.isatty()
     if typed:
         say("/help lists the commands")
@@ -71,6 +103,7 @@ def chat(
         if line.startswith("/"):
             _command(talk, line)
         elif line:
+            show_piece("PECRS: ")
             show(_told(talk.say(line)))
 
 
@@ -85,8 +118,50 @@ def _command(talk: Chat, line: str) -> None:
         show("forgotten")
     elif name == "/save":
         _save(talk, argument.strip())
+    elif name == "/before":
+        show(_before(talk))
+    elif name in ("/film", "/why", *SHORTHAND):
+        _about_film(talk, name, argument.strip())
     else:
         show(f"no command {name}; /help lists them")
+
+
+def _about_film(talk: Chat, name: str, place: str) -> None:
+    """A command that wants the place of a film in the last list."""
+    ranked = talk.answers[-1].reply.ranked if talk.answers else []
+    if not (place.isdecimal() and 1 <= int(place) <= len(ranked)):
+        places = f"from 1 to {len(ranked)}" if ranked else "but nothing is listed yet"
+        show(f"{name} wants the place of a film in the last list, {places}")
+        return
+    movie = ranked[int(place) - 1].movie
+    if name == "/film":
+        show(_card(movie))
+    elif name == "/why":
+        (near,) = talk.why([movie])
+        said = "; ".join(f"{thing} ({part:.0f} %)" for thing, part in near)
+        show(f"  {movie.name}: {said or 'nothing said is near it, or this model cannot tell'}")
+    else:
+        show_piece("PECRS: ")
+        show(_told(talk.react(movie, SHORTHAND[name])))
+
+
+def _card(movie: Movie) -> str:
+    rows = [
+        ["title", movie.name], ["directed by", ", ".join(movie.directors)],
+        ["with", ", ".join(movie.actors)], ["genres", ", ".join(movie.genres)],
+        ["plot", movie.plot],
+    ]  # fmt: skip
+    return "\n".join(f"  {line}" for line in columns([r for r in rows if r[1]]).splitlines())
+
+
+def _before(talk: Chat) -> str:
+    if not talk.answers:
+        return "nothing is listed yet"
+    rows = [
+        [str(r.retrieved), r.movie.name, f"{r.distance:.3f}"] for r in talk.answers[-1].retrieved
+    ]
+    table = columns([["", "title", "distance"], *rows], right=[0, 2])
+    return "\n".join(f"  {line}" for line in table.splitlines())
 
 
 def _save(talk: Chat, file: str) -> None:
@@ -102,10 +177,12 @@ def _save(talk: Chat, file: str) -> None:
 
 
 def _told(answer: Answer) -> str:
-    """The reply, the items that rank first, and what was recognised in the line."""
+    """What stands behind a reply: what was recognised in the line, the items that rank first."""
     from pecrs_lib.cli.recommend import recommendation_table
 
-    lines = []
+    lines = [""]
+    if answer.cut:
+        lines.append("  (that was long: only the beginning was read)")
     if answer.recognised:
         lines.append(f"  (recognised: {'; '.join(movie.name for movie in answer.recognised)})")
     for words, near in answer.unknown.items():
@@ -114,4 +191,4 @@ def _told(answer: Answer) -> str:
         )
         lines.append(f"  ({words}: {meant})")
     table = recommendation_table(answer.reply.ranked).splitlines()
-    return "\n".join([*lines, f"PECRS: {answer.reply.text}", *(f"  {row}" for row in table)])
+    return "\n".join([*lines, *(f"  {row}" for row in table)])

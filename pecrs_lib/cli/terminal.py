@@ -40,6 +40,11 @@ def show(text: str = "") -> None:
     typer.echo(text)
 
 
+def show_piece(text: str) -> None:
+    """A part of a line of results, at once."""
+    typer.echo(text, nl=False)
+
+
 def show_json(document: Any) -> None:
     """Results for programs: one JSON document on stdout; NaN and infinity become null."""
     typer.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False))

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pecrs_lib.assessment import item_vectors
 from pecrs_lib.backbone import BackboneError
+from pecrs_lib.chat import Chat
 from pecrs_lib.checkpoint import CheckpointError
 from pecrs_lib.cli.terminal import bar, say
-from pecrs_lib.data import Catalogue, DataError, read_catalogue
+from pecrs_lib.data import Catalogue, DataError, bundled, read_catalogue
+from pecrs_lib.decoding import GREEDY, TOP_K
 from pecrs_lib.memory import keep_freed_memory
 from pecrs_lib.model import PECRS
 
@@ -35,7 +38,7 @@ class Ready:
 
 
 def load_ready(
-    checkpoint: Path,
+    checkpoint: Path | None = None,
     catalogue: Path | None = None,
     backbone: str | None = None,
     cache: Path | None = None,
@@ -43,7 +46,8 @@ def load_ready(
     """Load a checkpoint with its catalogue, on a GPU if there is one.
 
     Args:
-        checkpoint: the folder of a run, whose best epoch is taken, or of one checkpoint.
+        checkpoint: the folder of a run, whose best epoch is taken, or of one checkpoint; by
+            default the small model that comes with the package.
         catalogue: a file; by default `catalogue.jsonl` in the checkpoint or the run.
         backbone: where the language model is, if not where it was.
         cache: where item features are kept; by default `cache` of the run, if it has one.
@@ -51,8 +55,8 @@ def load_ready(
     Raises:
         CheckpointError: no checkpoint there, a damaged one, or none with a catalogue.
     """
-    folder = find_checkpoint(checkpoint)
-    items = read_catalogue(catalogue or find_catalogue(folder))
+    folder, films = chosen(checkpoint, catalogue)
+    items = read_catalogue(films)
     quieten()
     say(f"loading {folder}")
     model = load_model(folder, backbone)
@@ -65,6 +69,35 @@ def load_ready(
         model, items, cache_dir=cache or (kept if kept.is_dir() else None), progress=bar("items")
     )
     return Ready(folder, model.eval(), items, v)
+
+
+def load_chat(
+    *,
+    checkpoint: Path | None = None,
+    catalogue: Path | None = None,
+    backbone: str | None = None,
+    cache: Path | None = None,
+    greedy: bool = False,
+    beams: int = 1,
+    **settings: Any,
+) -> Chat:
+    """A conversation with a trained model, or with the one that comes with the package.
+
+    Args:
+        greedy, beams: the decoding strategy; sampling as in the paper by default.
+        settings: of `Chat`.
+    """
+    ready = load_ready(checkpoint, catalogue, backbone, cache)
+    decoding = (GREEDY if greedy else TOP_K) | ({"num_beams": beams} if beams > 1 else {})
+    return Chat(ready.model, ready.catalogue, ready.v, **settings, **decoding)
+
+
+def chosen(checkpoint: Path | None, catalogue: Path | None) -> tuple[Path, Path]:
+    """The checkpoint and the catalogue to load, defaults filled in; raises as `load_ready`."""
+    if checkpoint is None:
+        return bundled("checkpoints/minireel"), catalogue or bundled("minireel") / "films.jsonl"
+    folder = find_checkpoint(checkpoint)
+    return folder, catalogue or find_catalogue(folder)
 
 
 def find_checkpoint(folder: Path) -> Path:

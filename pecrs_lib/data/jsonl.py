@@ -70,6 +70,11 @@ def write_jsonl(dialogues: Iterable[Dialogue], path: str | Path) -> None:
 
     Nothing is written if an id occurs twice or a text cannot be encoded (DataError).
     """
+    write_bytes(jsonl_bytes(dialogues, path), path)
+
+
+def jsonl_bytes(dialogues: Iterable[Dialogue], path: str | Path | None = None) -> bytes:
+    """The content of a file of dialogues; `path` is named in errors, which are `write_jsonl`'s."""
     lines: list[bytes] = []
     seen: set[str] = set()
     for dialogue in dialogues:
@@ -83,7 +88,7 @@ def write_jsonl(dialogues: Iterable[Dialogue], path: str | Path) -> None:
             raise DataError(
                 f"dialogue {dialogue.id!r} holds half of a surrogate pair", path=path
             ) from error
-    write_bytes(b"".join(lines), path)
+    return b"".join(lines)
 
 
 def write_bytes(content: bytes, path: str | Path) -> None:

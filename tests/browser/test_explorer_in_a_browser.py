@@ -7,25 +7,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.browser.serving import CHROMIUM, ROOT, SHOTS, free_port, served
+
 playwright = pytest.importorskip("playwright.sync_api")
-ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "notebooks" / "04_retrieval_loss.ipynb"
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-SHOTS = ROOT / "runs" / "browser"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 
@@ -38,32 +31,15 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     tracker.mkdir(parents=True)
     # every cell in the page, not only those in view
     (tracker / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     call = [
         sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}",
         "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
         f"--LabApp.user_settings_dir={folder / 'settings'}",
     ]  # fmt: skip
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            call, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": str(ROOT)}
-        )
     url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"{url}/api", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.5)
-        else:
-            pytest.fail(f"JupyterLab did not start: {(folder / 'log').read_text()[-500:]}")
+    with served(call, f"{url}/api", folder / "log"):
         yield f"{url}/lab/tree/{NOTEBOOK.name}"
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
 
 
 def test_sliders_by_keyboard_and_live_training(address: str) -> None:
