@@ -8,16 +8,26 @@ has them all. Where it is missing, the titles are put together from the official
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from experiments.inspired_data import SPLITS, recovered_catalogue
 from pecrs_lib.answers import RecordedAnswers
 from pecrs_lib.data import Catalogue, Dialogue, Movie, read_inspired, read_movie_db, read_processed
 from pecrs_lib.data.spans import split_year
 
+PAPER_TABLE_7: list[dict[str, Any]] = [  # as printed
+    {"system": "PECRS-small", "R@1": 5.4, "R@10": 16.1, "R@50": 33.3, "Unique": 34,
+     "RG-1": 29.72, "RG-2": 8.26},
+    {"system": "Llama-2-7B-chat", "R@1": 9.3, "R@10": 9.3, "R@50": 9.3, "Unique": 26,
+     "RG-1": 19.88, "RG-2": 2.88},
+    {"system": "Vicuna-1.5-7B", "R@1": 8.2, "R@10": 8.2, "R@50": 8.2, "Unique": 23,
+     "RG-1": 21.18, "RG-2": 3.50},
+]  # fmt: skip
 MODELS = ("gpt-4", "gpt-3.5-turbo", "vicuna", "baize")
 
 
@@ -83,6 +93,21 @@ def with_official_titles(
             for movie in catalogue
         )
     )
+
+
+def union_catalogue(folder: Path, titled: Catalogue) -> Catalogue | None:
+    """Our titles and those of He et al. (2023), whose catalogue of 1,123 films has them all."""
+    home = first_of(folder, "llm-answers", "llm_responses")
+    entities = home and first_of(home, "entity2id.json", "inspired_entity2id.json")
+    items = home and first_of(home, "item_ids.json", "inspired_item_ids.json")
+    if entities is None or items is None:
+        return None
+    names = {number: name for name, number in json.loads(entities.read_text("utf-8")).items()}
+    pages = [names[number] for number in json.loads(items.read_text("utf-8"))]
+    films = [page.rsplit("/", 1)[-1].rstrip(">").replace("_", " ") for page in pages]
+    extra = tuple(Movie(f"dbpedia:{i}", film.split(" (")[0]) for i, film in enumerate(films))
+    ours = tuple(movie for movie in titled if movie.title != untitled(movie))
+    return Catalogue((*ours, *extra))
 
 
 def votes(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
