@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -97,6 +98,26 @@ def dots_figure(
         handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=most, fontsize=9)
     return figure
+
+
+def dots_table(
+    names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+) -> pd.DataFrame:
+    """What `dots_figure` draws, as ``value [low, high]``; a dash where there is no value."""
+    one = all(len(series) == 1 for series in panels.values())
+    columns = {
+        label if one else (label, name): [_shown(cell) for cell in cells]
+        for label, series in panels.items()
+        for name, cells in series.items()
+    }
+    return pd.DataFrame(columns, list(names))
+
+
+def _shown(cell: Mapping[str, Any]) -> str:
+    if cell["value"] is None:
+        return "–"
+    bounds = f" [{cell['low']:.1f}, {cell['high']:.1f}]" if "low" in cell else ""
+    return f"{cell['value']:.1f}{bounds}"
 
 
 def _draw_series(ax: Any, series: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pecrs_lib.figures import bands_figure, dots_figure
+from pecrs_lib.figures import bands_figure, dots_figure, dots_table
 
 
 def test_dots_stand_at_their_values() -> None:
@@ -18,6 +18,14 @@ def test_dots_stand_at_their_values() -> None:
     assert [tick.get_text() for tick in left.get_yticklabels()] == ["a", "b", "c"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["s", "t"]
     assert not dots_figure(["a"], {"x": {"s": cells[:1]}}).legends  # nothing to tell apart
+
+
+def test_the_table_holds_what_the_dots_show() -> None:
+    cells = [{"value": 3.04, "low": 1.0, "high": 4.0}, {"value": None}, {"value": 5.0}]
+    table = dots_table(["a", "b", "c"], {"x": {"": cells}})
+    assert table["x"].to_dict() == {"a": "3.0 [1.0, 4.0]", "b": "–", "c": "5.0"}
+    two = dots_table(["a", "b", "c"], {"x": {"s": cells, "t": cells}})
+    assert list(two.columns) == [("x", "s"), ("x", "t")]
 
 
 def test_bands_add_up_and_the_last_is_hatched() -> None:
