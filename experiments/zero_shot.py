@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.inspired import machine
 from experiments.zero_shot_data import (
+    MODELS,
     PAPER_TABLE_7,
     answers,
     load,
@@ -299,7 +300,7 @@ def main() -> None:
         vars(paired_bootstrap(p, other, k, targets))
         | {"system": p.name, "against": other.name, "targets": targets}
         for p in predictions
-        if p.name.endswith((": list of 20", "log-likelihood, lift"))
+        if p.name.endswith((": list of 20", "log-likelihood, sum"))
         for other in others
         if other.name != "Random"
         for targets in ("all", "novel")
@@ -339,7 +340,7 @@ def main() -> None:
             "rows": outside_of(union, named) if union else [],
         },
         "matcher": matcher_table(titled, popularity),
-        "short_titles": short_titles(named, titled, recorded[0]),
+        "short_titles": short_titles(MODELS[0], replies[MODELS[0]], named[MODELS[0]], titled),
     }  # fmt: skip
     path = RESULTS / "zero_shot.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -347,27 +348,24 @@ def main() -> None:
 
 
 def short_titles(
-    named: Mapping[str, Mapping[Turn, Sequence[Title]]],
+    model: str,
+    replies: Mapping[Turn, str],
+    named: Mapping[Turn, Sequence[Title]],
     catalogue: Catalogue,
-    recorded: RecordedAnswers,
 ) -> list[dict[str, Any]]:
     """In how many replies of one model a short title is a substring, and in how many a film."""
     table = []
     for title in ("It", "Up", "Her", "Us"):
-        held = sum(title.casefold() in record.reply.casefold() for record in recorded.records)
         match = match_titles([title], catalogue, threshold=101)[0]
-        film = sum(
-            any(set(t.rows) & set(match.rows) for t in titles)
-            for titles in named[recorded.name].values()
-        )
+        held = sum(title.casefold() in reply.casefold() for reply in replies.values())
+        film = sum(any(set(t.rows) & set(match.rows) for t in found) for found in named.values())
         table.append(
             {
                 "title": title,
-                "model": recorded.name,
-                "replies": len(recorded.records),
-                "substring": held,
+                "model": model,
                 "in_catalogue": bool(match.rows),
-                "film": film,
+                "substring": rate(held, len(replies)),
+                "film": rate(film, len(replies)),
             }
         )
     return table
