@@ -122,7 +122,7 @@ def _shown(cell: Mapping[str, Any]) -> str:
 
 def _draw_series(ax: Any, series: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """The series of one panel, each a little below the one before."""
-    below = np.linspace(0.25, -0.25, len(series)) if len(series) > 1 else np.zeros(1)
+    below = np.linspace(0.14, -0.14, len(series)) if len(series) > 1 else np.zeros(1)
     for k, (name, cells) in enumerate(series.items()):
         known = [(row, c["value"], c) for row, c in enumerate(cells) if c["value"] is not None]
         value = np.array([v for _, v, _ in known], dtype=float)

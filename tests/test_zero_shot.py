@@ -325,6 +325,8 @@ def test_the_result_file_has_every_model_protocol_and_baseline() -> None:
             for k in (1, 10, 50):
                 cell = row[f"R@{k}"]
                 assert 0 <= cell["low"] <= cell["value"] <= cell["high"] <= 100
+    assert rows["reel-small: log-likelihood, sum", "novel"]["n"] == record["n_points_novel"]
+    assert [row["Unique"] for row in record["paper"]] == [34, 26, 23]
     (row,) = (
         row
         for row in record["as_published"]
@@ -332,3 +334,19 @@ def test_the_result_file_has_every_model_protocol_and_baseline() -> None:
         and (row["max_distance"], row["drop_seen"]) == (None, False)
     )
     assert (round(row["R@1"]["value"], 1), round(row["R@10"]["value"], 1)) == (6.2, 16.6)
+
+
+def test_the_result_file_has_what_recall_hides() -> None:
+    record = json.loads((bundled("results") / "zero_shot.json").read_text(encoding="utf-8"))
+    for share in record["shares"]:
+        values = [share[name] for name in ("repeated", "popular", "outside")]
+        for cell in [*values, *share["bands"].values()]:
+            assert 0 <= cell["low"] <= cell["value"] <= cell["high"] <= 100 and cell["n"] > 0
+        assert sum(cell["value"] for cell in share["bands"].values()) == pytest.approx(100)
+    for row in record["matcher"]:
+        for cell in (row["precision"], row["recall"]):
+            assert cell["n"] == 0 or 0 <= cell["low"] <= cell["value"] <= cell["high"] + 1e-9
+    text = {(row["system"], row["films"]): row for row in record["text"]}
+    assert {row["n"] for row in text.values()} == {record["n_turns"]}
+    titled, slots = text["PECRS, seed 0", "title"], text["PECRS, seed 0", SLOT]
+    assert titled["RG-1"]["high"] < slots["RG-1"]["low"]  # the form alone
