@@ -14,20 +14,30 @@ trained or chosen here. Answers of models and servers are kept under `runs/zero_
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.inspired import machine
-from experiments.zero_shot_data import answers, first_of, load, titled_test, untitled
-from pecrs_lib.answers import AnswerCache, AnswerSource, Question, RecordedAnswers
+from experiments.zero_shot_data import (
+    MODELS,
+    answers,
+    load,
+    titled_test,
+    union_catalogue,
+    untitled,
+)
+from experiments.zero_shot_text import CONSTANT, pecrs_replies, text_table
+from pecrs_lib.answers import AnswerCache, AnswerSource, RecordedAnswers
 from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues
 from pecrs_lib.baselines import Popularity, fit_baselines
-from pecrs_lib.data import Catalogue, Dialogue, Movie, match_titles
+from pecrs_lib.data import Catalogue, Dialogue, match_titles
 from pecrs_lib.data.minireel import bundled, bundled_backbone
 from pecrs_lib.evaluation import (
     Predictions,
@@ -47,9 +57,11 @@ from pecrs_lib.recommended import (
     head,
     outside,
     popular,
+    popularity_bands,
     read_labels,
     repeated,
     top_lists,
+    wilson,
 )
 from pecrs_lib.servers import ServerModel
 from pecrs_lib.titles import Title, TitleMatcher
@@ -91,12 +103,20 @@ def matcher_table(catalogue: Catalogue, popularity: Any) -> list[dict[str, Any]]
         chosen = [label for label in labels if label.sample == sample]
         for name, find in ways.items():
             found = agreement(find, chosen)
-            rates = {"precision": found.precision, "recall": found.recall}
-            plain = {k: None if v != v else v for k, v in rates.items()}  # NaN
+            rates = {
+                "precision": rate(found.right, found.right + found.wrong),
+                "recall": rate(found.right, found.right + found.missed),
+            }
             table.append(
-                {"sample": sample, "n": len(chosen), "way": name, **asdict(found), **plain}
+                {"sample": sample, "n": len(chosen), "way": name, **asdict(found), **rates}
             )
     return table
+
+
+def rate(hits: int, n: int) -> dict[str, Any]:
+    """A share in percent with Wilson's interval; None for a share of nothing."""
+    low, high = wilson(hits, n) if n else (None, None)
+    return {"value": 100 * hits / n if n else None, "low": low, "high": high, "n": n}
 
 
 def published_table(recorded: Sequence[RecordedAnswers]) -> list[dict[str, Any]]:
@@ -111,18 +131,12 @@ def published_table(recorded: Sequence[RecordedAnswers]) -> list[dict[str, Any]]
 
 
 def protocols(
-    source: AnswerSource,
-    turns: Sequence[Turn],
-    matcher: TitleMatcher,
-    test: Sequence[Dialogue],
-    questions: Mapping[Turn, Question],
+    name: str, replies: Mapping[Turn, str], matcher: TitleMatcher, test: Sequence[Dialogue]
 ) -> tuple[list[Predictions], dict[Turn, list[Title]]]:
     """Every way to rate the answers of one source, and the titles they name."""
-    asked = [questions[turn] for turn in turns]
-    replies = {t: r for t, r in zip(turns, source.answer(asked), strict=True) if r is not None}
     named = dict(zip(replies, matcher.in_lists(list(replies.values())), strict=True))
     first = {turn: titles[:1] for turn, titles in named.items()}
-    films, name = matcher.catalogue, source.name
+    films = matcher.catalogue
     return [
         list_predictions(f"{name}: list of 20", named, test, films),
         list_predictions(f"{name}: list of 20, catalogue only", named, test, films, True),
@@ -134,11 +148,9 @@ def protocols(
 
 
 def pecrs(
-    known: Catalogue, test: Sequence[Dialogue], turns: Sequence[Turn]
+    model: PECRS, known: Catalogue, test: Sequence[Dialogue], turns: Sequence[Turn], v: Any
 ) -> tuple[Predictions, dict[Turn, list[int]]]:
-    """The bundled checkpoint: ranks of the targets, and its first ten films at each turn."""
-    model = PECRS.from_pretrained(bundled("checkpoints/inspired"))
-    v = item_vectors(model, known, cache_dir=ROOT / "runs" / "cache")
+    """Ranks of the targets, and the first ten films at each turn."""
     ranked = rank_dialogues(model, test, known, v, candidates=M_TEST)
     lists = {}
     for at in range(0, len(turns), 16):
@@ -157,8 +169,10 @@ def likelihoods(
     folder = bundled_backbone("reel-small")
     lm: Any = AutoModelForCausalLM.from_pretrained(folder).float()
     names = [None if movie.title == untitled(movie) else movie.name for movie in titled]
+    weights = hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()
+    cache = ROOT / "runs" / "zero_shot" / "likelihood"
+    cache.mkdir(parents=True, exist_ok=True)
     found, lists = [], {}
-    known: dict[str, Any] = {}  # the log-likelihoods serve all three scores
     for label, per_token, lift in (
         ("sum", False, False),
         ("per token", True, False),
@@ -170,12 +184,15 @@ def likelihoods(
         )  # fmt: skip
         once = ranker.log_likelihood
 
-        def remembered(prompt: str, once: Any = once) -> Any:
-            if prompt not in known:
-                known[prompt] = once(prompt)
-            return known[prompt]
+        def kept(prompt: str, once: Any = once) -> Any:
+            """On disk: the same log-likelihoods serve all three scores, and the next run."""
+            asked = json.dumps([weights, names, CONTEXT_TOKENS, prompt])
+            path = cache / f"{hashlib.sha256(asked.encode()).hexdigest()}.npy"
+            if not path.exists():
+                np.save(path, once(prompt))
+            return np.load(path)
 
-        ranker.log_likelihood = remembered  # type: ignore[method-assign]
+        ranker.log_likelihood = kept  # type: ignore[method-assign]
         found.append(at_turns(predict(ranker, test, titled), turns))
         lists[ranker.name] = top_lists(ranker, test, sorted(turns), 10)
     return found, lists
@@ -196,26 +213,12 @@ def shares(
             "repeated": asdict(repeated(listed, test, catalogue, k)),
             "popular": asdict(popular(listed, top, k)),
             "outside": asdict(outside(listed, k)),
+            "bands": {n: asdict(s) for n, s in popularity_bands(listed, popularity, k).items()},
             "distinct": len({row for rows in listed.values() for row in rows[:k] if row >= 0}),
         }
         for name, listed in lists.items()
         for k in (1, 10)
     ]
-
-
-def union_catalogue(folder: Path, titled: Catalogue) -> Catalogue | None:
-    """Our titles and those of He et al. (2023), whose catalogue of 1,123 films has them all."""
-    home = first_of(folder, "llm-answers", "llm_responses")
-    entities = home and first_of(home, "entity2id.json", "inspired_entity2id.json")
-    items = home and first_of(home, "item_ids.json", "inspired_item_ids.json")
-    if entities is None or items is None:
-        return None
-    names = {number: name for name, number in json.loads(entities.read_text("utf-8")).items()}
-    pages = [names[number] for number in json.loads(items.read_text("utf-8"))]
-    films = [page.rsplit("/", 1)[-1].rstrip(">").replace("_", " ") for page in pages]
-    extra = tuple(Movie(f"dbpedia:{i}", film.split(" (")[0]) for i, film in enumerate(films))
-    ours = tuple(movie for movie in titled if movie.title != untitled(movie))
-    return Catalogue((*ours, *extra))
 
 
 def outside_of(
@@ -259,7 +262,9 @@ def main() -> None:
     baselines = fit_baselines(splits["train"], known)
     predictions = [at_turns(predict(b, test, known), set(turns)) for b in baselines]
     lists: dict[str, Any] = {b.name: top_lists(b, test, turns, 10) for b in baselines}
-    trained, lists["PECRS, seed 0"] = pecrs(known, test, turns)
+    model = PECRS.from_pretrained(bundled("checkpoints/inspired"))
+    v = item_vectors(model, known, cache_dir=ROOT / "runs" / "cache")
+    trained, lists["PECRS, seed 0"] = pecrs(model, known, test, turns, v)
     predictions.append(at_turns(trained, set(turns)))
     plain = len(predictions)
     if not args.no_likelihood:
@@ -275,8 +280,12 @@ def main() -> None:
             parser.error("--server needs --server-model")
         sources.append(ServerModel(args.server, args.server_model, args.key_variable, cache))
     named: dict[str, dict[Turn, list[Title]]] = {}
+    replies: dict[str, dict[Turn, str]] = {}
     for source in sources:
-        rated, named[source.name] = protocols(source, turns, matcher, test, questions)
+        asked = [questions[turn] for turn in turns]
+        said = zip(turns, source.answer(asked), strict=True)
+        replies[source.name] = {turn: reply for turn, reply in said if reply is not None}
+        rated, named[source.name] = protocols(source.name, replies[source.name], matcher, test)
         predictions += rated
         lists[source.name] = {
             turn: [-1 if title.row is None else title.row for title in titles]
@@ -290,7 +299,7 @@ def main() -> None:
         vars(paired_bootstrap(p, other, k, targets))
         | {"system": p.name, "against": other.name, "targets": targets}
         for p in predictions
-        if p.name.endswith(": list of 20")
+        if p.name.endswith((": list of 20", "log-likelihood, sum"))
         for other in others
         if other.name != "Random"
         for targets in ("all", "novel")
@@ -318,6 +327,9 @@ def main() -> None:
             titled[titled.row[i]].title != f"Film {i}" for i in targets if i in titled
         ),
         "rows": rows(predictions),
+        "text": text_table(replies, pecrs_replies(model, known, test, turns, v), readable, titled,
+                           titled[int(popularity.argmax())].name),
+        "text_constant": CONSTANT,
         "paired": against,
         "as_published": published_table(recorded),
         "shares": shares(lists, test, titled, popularity),
@@ -326,7 +338,7 @@ def main() -> None:
             "rows": outside_of(union, named) if union else [],
         },
         "matcher": matcher_table(titled, popularity),
-        "short_titles": short_titles(named, titled, recorded[0]),
+        "short_titles": short_titles(MODELS[0], replies[MODELS[0]], named[MODELS[0]], titled),
     }  # fmt: skip
     path = RESULTS / "zero_shot.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -334,27 +346,24 @@ def main() -> None:
 
 
 def short_titles(
-    named: Mapping[str, Mapping[Turn, Sequence[Title]]],
+    model: str,
+    replies: Mapping[Turn, str],
+    named: Mapping[Turn, Sequence[Title]],
     catalogue: Catalogue,
-    recorded: RecordedAnswers,
 ) -> list[dict[str, Any]]:
     """In how many replies of one model a short title is a substring, and in how many a film."""
     table = []
     for title in ("It", "Up", "Her", "Us"):
-        held = sum(title.casefold() in record.reply.casefold() for record in recorded.records)
         match = match_titles([title], catalogue, threshold=101)[0]
-        film = sum(
-            any(set(t.rows) & set(match.rows) for t in titles)
-            for titles in named[recorded.name].values()
-        )
+        held = sum(title.casefold() in reply.casefold() for reply in replies.values())
+        film = sum(any(set(t.rows) & set(match.rows) for t in found) for found in named.values())
         table.append(
             {
                 "title": title,
-                "model": recorded.name,
-                "replies": len(recorded.records),
-                "substring": held,
+                "model": model,
                 "in_catalogue": bool(match.rows),
-                "film": film,
+                "substring": rate(held, len(replies)),
+                "film": rate(film, len(replies)),
             }
         )
     return table

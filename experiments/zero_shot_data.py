@@ -8,6 +8,7 @@ has them all. Where it is missing, the titles are put together from the official
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -83,6 +84,21 @@ def with_official_titles(
             for movie in catalogue
         )
     )
+
+
+def union_catalogue(folder: Path, titled: Catalogue) -> Catalogue | None:
+    """Our titles and those of He et al. (2023), whose catalogue of 1,123 films has them all."""
+    home = first_of(folder, "llm-answers", "llm_responses")
+    entities = home and first_of(home, "entity2id.json", "inspired_entity2id.json")
+    items = home and first_of(home, "item_ids.json", "inspired_item_ids.json")
+    if entities is None or items is None:
+        return None
+    names = {number: name for name, number in json.loads(entities.read_text("utf-8")).items()}
+    pages = [names[number] for number in json.loads(items.read_text("utf-8"))]
+    films = [page.rsplit("/", 1)[-1].rstrip(">").replace("_", " ") for page in pages]
+    extra = tuple(Movie(f"dbpedia:{i}", film.split(" (")[0]) for i, film in enumerate(films))
+    ours = tuple(movie for movie in titled if movie.title != untitled(movie))
+    return Catalogue((*ours, *extra))
 
 
 def votes(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:

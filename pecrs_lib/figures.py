@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -70,6 +71,94 @@ def recall_figure(
         ax.grid(axis="y", visible=False)
         ax.grid(axis="x", alpha=0.3)
     figure.suptitle(f"{targets} targets, n = {shown[0]['n']}; bars: 95 % interval", fontsize=10)
+    return figure
+
+
+def dots_figure(
+    names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+) -> Figure:
+    """Values with their intervals side by side: a row per name, a marker per series.
+
+    Args:
+        names: rows, from the top.
+        panels: label of the x axis → series → a cell per name, ``{"value": …, "low": …, "high":
+            …}``; bounds may be missing. A cell whose value is None leaves its place empty.
+    """
+    most = max(len(series) for series in panels.values())
+    rows = len(names) * (0.16 + 0.16 * most)
+    figure, axes = axes_of(len(panels), (2.2 + 3.1 * len(panels), 1.2 + rows))
+    for ax, (label, series) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        ax.axvline(0, color="0.8", linewidth=1)
+        _draw_series(ax, series)
+        ax.set_yticks(range(0, -len(names), -1), names if ax is np.atleast_1d(axes)[0] else [])
+        ax.set(xlabel=label, ylim=(0.6 - len(names), 0.6))
+        ax.grid(axis="y", visible=False)
+        ax.grid(axis="x", alpha=0.3)
+    if most > 1:
+        handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=most, fontsize=9)
+    return figure
+
+
+def dots_table(
+    names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+) -> pd.DataFrame:
+    """What `dots_figure` draws, as ``value [low, high]``; a dash where there is no value."""
+    one = all(len(series) == 1 for series in panels.values())
+    columns = {
+        label if one else (label, name): [_shown(cell) for cell in cells]
+        for label, series in panels.items()
+        for name, cells in series.items()
+    }
+    return pd.DataFrame(columns, list(names))
+
+
+def _shown(cell: Mapping[str, Any]) -> str:
+    if cell["value"] is None:
+        return "–"
+    bounds = f" [{cell['low']:.1f}, {cell['high']:.1f}]" if "low" in cell else ""
+    return f"{cell['value']:.1f}{bounds}"
+
+
+def _draw_series(ax: Any, series: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """The series of one panel, each a little below the one before."""
+    below = np.linspace(0.14, -0.14, len(series)) if len(series) > 1 else np.zeros(1)
+    for k, (name, cells) in enumerate(series.items()):
+        known = [(row, c["value"], c) for row, c in enumerate(cells) if c["value"] is not None]
+        value = np.array([v for _, v, _ in known], dtype=float)
+        low = np.array([c.get("low", v) for _, v, c in known], dtype=float)
+        high = np.array([c.get("high", v) for _, v, c in known], dtype=float)
+        place = np.array([below[k] - row for row, _, _ in known])
+        ax.errorbar(
+            value, place, xerr=np.stack([value - low, high - value]).clip(0), label=name,
+            fmt=MARKERS[k], ms=6, capsize=2, color=("0.1", "0.5")[k % 2],
+            mfc="white" if k % 2 else None,
+        )  # fmt: skip
+
+
+def bands_figure(shares: Mapping[str, Mapping[str, float]], xlabel: str) -> Figure:
+    """Bars of parts that add up to a whole, from dark to light, the last part hatched.
+
+    Args:
+        shares: row → part → percent; every row has the same parts in the same order.
+    """
+    parts = list(next(iter(shares.values())))
+    figure, ax = axes_of(size=(8.4, 1.1 + 0.36 * len(shares)))
+    place = np.arange(len(shares))[::-1]
+    left = np.zeros(len(shares))
+    for k, part in enumerate(parts):
+        value = np.array([row[part] for row in shares.values()])
+        last = k == len(parts) - 1
+        shade = "white" if last else str(0.15 + 0.7 * k / max(1, len(parts) - 2))
+        ax.barh(
+            place, value, left=left, height=0.72, color=shade, edgecolor="black", linewidth=0.6,
+            hatch="///" if last else None, label=part,
+        )  # fmt: skip
+        left += value
+    ax.set_yticks(place, list(shares))
+    ax.set(xlabel=xlabel, xlim=(0, 100))
+    ax.grid(visible=False)
+    figure.legend(loc="outside upper center", ncols=len(parts), fontsize=9)
     return figure
 
 

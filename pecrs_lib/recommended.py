@@ -9,8 +9,10 @@ language models and for anything else that makes lists; and precision and recall
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +69,38 @@ def repeated(lists: Lists, dialogues: Sequence[Dialogue], catalogue: Catalogue, 
 def popular(lists: Lists, rows: set[int], k: int) -> Share:
     """Of the catalogue films on the first `k` places, those in `rows`, such as the `head`."""
     inside = {turn: [row for row in listed[:k] if row >= 0] for turn, listed in lists.items()}
-    return _share(inside, k, lambda _, row: row in rows)
+    return _share(inside, k, _in(rows))
 
 
 def outside(lists: Lists, k: int) -> Share:
     """Of the first `k` places, those with a title that the catalogue does not have."""
     return _share(lists, k, lambda _, row: row < 0)
+
+
+def popularity_bands(
+    lists: Lists, counts: ArrayLike, k: int, edges: Sequence[float] = (0.01, 0.05, 0.2)
+) -> dict[str, Share]:
+    """Where the first `k` places come from, from the most popular films down to none of ours.
+
+    The catalogue, ordered by `counts` (N,), is cut after each share in `edges`; what no catalogue
+    film fills is the last band. The values add up to 100.
+    """
+    known = np.asarray(counts, dtype=float)
+    if not all(a < b for a, b in pairwise((0, *edges, 1))):
+        raise ValueError(f"edges must rise between 0 and 1, got {tuple(edges)}")
+    cuts = [round(edge * len(known)) for edge in edges]
+    parts = np.split(np.argsort(-known, kind="stable"), cuts)
+    ends = [f"{100 * edge:g}" for edge in edges]
+    names = [f"top {ends[0]} %", *(f"{a} to {b} %" for a, b in pairwise(ends)), "the rest"]
+    found = {
+        name: _share(lists, k, _in(set(part.tolist())))
+        for name, part in zip(names, parts, strict=True)
+    }
+    return found | {"not in the catalogue": outside(lists, k)}
+
+
+def _in(rows: set[int]) -> Callable[[Turn, int], bool]:
+    return lambda _, row: row in rows
 
 
 def _share(
@@ -134,6 +162,21 @@ class Agreement:
     def recall(self) -> float:
         there = self.right + self.missed
         return 100 * self.right / there if there else float("nan")
+
+
+def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share of `hits` in `n` independent trials, in percent (Wilson, 1927).
+
+    Unlike a bootstrap's it has a width where all or none of the trials hit. NaN for no trials.
+    """
+    if not 0 <= hits <= n:
+        raise ValueError(f"0 <= hits <= n is needed, got {hits} of {n}")
+    if not n:
+        return math.nan, math.nan
+    share, extra = hits / n, z * z / n
+    middle = (share + extra / 2) / (1 + extra)
+    half = z * math.sqrt(share * (1 - share) / n + extra / (4 * n)) / (1 + extra)
+    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
 
 
 def agreement(find: Callable[[Labelled], Sequence[str]], labelled: Sequence[Labelled]) -> Agreement:

@@ -154,6 +154,9 @@ def _key(variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise ValueError(f"the environment variable {variable} holds no key")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        # the HTTP client would refuse it with an error that quotes it
+        raise ValueError(f"the environment variable {variable} holds what no header takes")
     return key
 
 

@@ -60,6 +60,61 @@ def test_a_run_is_resumed(tiny_backbone: str, tmp_path: Path) -> None:
     assert len(cache) == 6  # another setting is another question
 
 
+def instruction_model(folder: Path, kind: str) -> Path:
+    """A tiny random model saved with a chat template, as instruction models are."""
+    save_tiny_backbone(folder, kind)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_model_loads_in_bfloat16_and_decodes_greedily(kind: str, tmp_path: Path) -> None:
+    folder = instruction_model(tmp_path, kind)
+    model = LocalModel.load(folder, max_new_tokens=6, batch_size=1)
+    assert {p.dtype for p in model.lm.parameters()} == {torch.bfloat16}
+    assert not model.lm.training and model.name == str(folder)
+    ids = model._tokens(QUESTIONS[1])
+    assert model.tokenizer.decode(ids).startswith("system: recommend\nuser: i like robots")
+    assert model.tokenizer.decode(ids).endswith("assistant:")
+    new: list[int] = []
+    with torch.inference_mode():
+        for _ in range(6):  # the likeliest token, again and again
+            logits = model.lm(torch.tensor([ids + new])).logits[0, -1]
+            new.append(int(logits.argmax()))
+            if new[-1] == model.tokenizer.eos_token_id:
+                break
+    expected = model.tokenizer.decode(new, skip_special_tokens=True)
+    assert model.answer(QUESTIONS[1:2]) == [expected]
+    full = LocalModel.load(folder, dtype=torch.float32)
+    assert next(full.lm.parameters()).dtype == torch.float32
+
+
+def test_a_run_that_broke_off_goes_on(tmp_path: Path) -> None:
+    folder = instruction_model(tmp_path / "model", "llama")
+    path = tmp_path / "answers.jsonl"
+    settings: dict[str, Any] = {"max_new_tokens": 4, "batch_size": 2}
+    whole = LocalModel.load(folder, **settings).answer(QUESTIONS)
+    first = LocalModel.load(folder, cache=AnswerCache(path), **settings)
+    generate, batches = first._generate, []
+
+    def breaks_off(prompts: Any) -> list[str]:
+        if batches:
+            raise KeyboardInterrupt
+        batches.append(len(prompts))
+        return generate(prompts)
+
+    first._generate = breaks_off  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        first.answer(QUESTIONS)
+    assert len(AnswerCache(path)) == 2  # the batch that was finished
+    again = LocalModel.load(folder, cache=AnswerCache(path), **settings)
+    assert again.answer(QUESTIONS) == whole
+    again._generate = None  # type: ignore[assignment,method-assign]
+    assert again.answer(QUESTIONS) == whole  # everything is on disk
+
+
 def test_templates_without_system_messages(tiny_backbone: str) -> None:
     model = local(tiny_backbone, NO_SYSTEM)
     text = model.tokenizer.decode(model._tokens(QUESTIONS[0]))

@@ -248,6 +248,18 @@ def test_a_missing_key_stops_before_the_first_request(
     assert server.requests == []
 
 
+@pytest.mark.parametrize("bad", [f"{KEY}\nX-More: 1", f"{KEY} two", f"{KEY}\u20ac"])
+def test_a_key_that_no_header_takes_is_shown_nowhere(
+    server: Server, waits: list[float], monkeypatch: pytest.MonkeyPatch, bad: str
+) -> None:
+    """The HTTP client would quote such a header, and the key in it, in its own error."""
+    monkeypatch.setenv("SOME_KEY", bad)
+    with pytest.raises(ValueError, match="SOME_KEY holds") as caught:
+        client(server, waits, key_variable="SOME_KEY").answer(QUESTIONS[:1])
+    chain = f"{caught.value!r}{caught.value.__cause__!r}{caught.value.__context__!r}"
+    assert "not-a-real" not in chain and server.requests == []
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [

@@ -8,11 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.zero_shot_text import SLOT, filled, rouge_row, slotted, text_table
 from pecrs_lib.answers import AnswerCache, Question, RecordedAnswers
 from pecrs_lib.data import Catalogue, DataError, Dialogue, Mention, Movie, Utterance
 from pecrs_lib.data.minireel import bundled
 from pecrs_lib.evaluation import recall_table
-from pecrs_lib.recommended import Labelled, agreement, head, outside, popular, repeated
+from pecrs_lib.recommended import (
+    Labelled,
+    agreement,
+    head,
+    outside,
+    popular,
+    popularity_bands,
+    repeated,
+    wilson,
+)
 from pecrs_lib.titles import TitleMatcher
 from pecrs_lib.zero_shot import (
     SILENCE,
@@ -116,12 +126,75 @@ def test_shares_by_hand() -> None:
     assert share.n == 5 and share.low == share.high == pytest.approx(20)  # a single dialogue
 
 
+def test_popularity_bands_by_hand() -> None:
+    lists = {(0, 2): [0, -1, 2], (0, 3): [1, 0]}
+    bands = popularity_bands(lists, [5, 1, 9], k=3, edges=(0.4, 0.7))
+    assert list(bands) == ["top 40 %", "40 to 70 %", "the rest", "not in the catalogue"]
+    assert [band.value for band in bands.values()] == pytest.approx([20, 40, 20, 20])
+    assert popularity_bands({(0, 2): [2]}, [5, 1, 9], 1, (0.4,))["top 40 %"].value == 100
+    with pytest.raises(ValueError, match=r"between 0 and 1, got \(0.5, 0.2\)"):
+        popularity_bands(lists, [5, 1, 9], k=3, edges=(0.5, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [(5, 10, 23.66, 76.34), (30, 30, 88.65, 100.0), (0, 30, 0.0, 11.35), (123, 124, 95.57, 99.86)],
+)
+def test_wilson_against_known_values(hits: int, n: int, low: float, high: float) -> None:
+    assert wilson(hits, n) == pytest.approx((low, high), abs=0.01)
+
+
+def test_wilson_of_nothing_and_of_nonsense() -> None:
+    assert np.isnan(wilson(0, 0)).all()
+    with pytest.raises(ValueError, match="got 4 of 3"):
+        wilson(4, 3)
+
+
 def test_agreement_by_hand() -> None:
     labels = [Labelled("s", "x", (("Up",), ("It", "It (2017)"))), Labelled("s", "y", ())]
     found = {"x": ["It (2017)", "Her"], "y": ["Up"]}
     made = agreement(lambda label: found[label.fragment], labels)
     assert (made.right, made.wrong, made.missed) == (1, 2, 1)
     assert made.precision == pytest.approx(100 / 3) and made.recall == pytest.approx(50)
+
+
+# --- ROUGE, Table 7's last columns ---------------------------------------------------------
+
+
+def test_slots_stand_for_titles() -> None:
+    up = Utterance(
+        "recommender", "See Up (2009), or Her!", (Mention("a", 4, 13), Mention("b", 18, 21))
+    )
+    assert slotted(up) == f"See {SLOT}, or {SLOT}!"
+    assert slotted(said("recommender", "Up is good", "a")) == "Up is good"  # not spelt out
+    assert filled(slotted(up), ["Up (2009)", "Her"]) == up.text
+    assert filled(f"{SLOT} or {SLOT}", ["Up"]) == f"Up or {SLOT}"
+
+
+def test_rouge_rows_by_hand() -> None:
+    replies = {(0, 2): "see up", (1, 0): "no idea"}
+    row = rouge_row("x", "title", replies, {(0, 2): "See Up!", (1, 0): "Alien"})
+    assert row["RG-1"]["value"] == row["RG-2"]["value"] == 50  # one perfect, one worthless
+    assert (row["RG-1"]["low"], row["RG-1"]["high"]) == (0, 100) and row["n"] == 2
+    assert row["words"]["value"] == 2
+
+
+def test_a_slot_on_both_sides_is_a_word_in_common() -> None:
+    readable = [
+        Dialogue(
+            "d",
+            (said("seeker", "hi"), Utterance("recommender", "Try Alien", (Mention("c", 4, 9),))),
+        )
+    ]
+    pecrs = {(0, 1): f"maybe {SLOT}"}, {(0, 1): [1]}
+    recorded = {"m": {(0, 1): "1. Alien\n2. Up"}}
+    table = text_table(recorded, pecrs, readable, FILMS, "Up")
+    rows = {(row["system"], row["films"]): row["RG-1"]["value"] for row in table}
+    assert rows["m: first entry", "title"] == pytest.approx(200 / 3)  # "Alien" of "Try Alien"
+    assert rows["m: list of 20", "title"] < rows["m: first entry", "title"]
+    assert rows["PECRS, seed 0", "title"] == 0  # "maybe Her (2013)"
+    assert rows["PECRS, seed 0", SLOT] == 50  # another film, and yet a word in common
+    assert rows["one sentence for all", "title"] == 0 < rows["one sentence for all", SLOT]
 
 
 # --- the cache ------------------------------------------------------------------------------
@@ -252,6 +325,7 @@ def test_the_result_file_has_every_model_protocol_and_baseline() -> None:
             for k in (1, 10, 50):
                 cell = row[f"R@{k}"]
                 assert 0 <= cell["low"] <= cell["value"] <= cell["high"] <= 100
+    assert rows["reel-small: log-likelihood, sum", "novel"]["n"] == record["n_points_novel"]
     (row,) = (
         row
         for row in record["as_published"]
@@ -259,3 +333,19 @@ def test_the_result_file_has_every_model_protocol_and_baseline() -> None:
         and (row["max_distance"], row["drop_seen"]) == (None, False)
     )
     assert (round(row["R@1"]["value"], 1), round(row["R@10"]["value"], 1)) == (6.2, 16.6)
+
+
+def test_the_result_file_has_what_recall_hides() -> None:
+    record = json.loads((bundled("results") / "zero_shot.json").read_text(encoding="utf-8"))
+    for share in record["shares"]:
+        values = [share[name] for name in ("repeated", "popular", "outside")]
+        for cell in [*values, *share["bands"].values()]:
+            assert 0 <= cell["low"] <= cell["value"] <= cell["high"] <= 100 and cell["n"] > 0
+        assert sum(cell["value"] for cell in share["bands"].values()) == pytest.approx(100)
+    for row in record["matcher"]:
+        for cell in (row["precision"], row["recall"]):
+            assert cell["n"] == 0 or 0 <= cell["low"] <= cell["value"] <= cell["high"] + 1e-9
+    text = {(row["system"], row["films"]): row for row in record["text"]}
+    assert {row["n"] for row in text.values()} == {record["n_turns"]}
+    titled, slots = text["PECRS, seed 0", "title"], text["PECRS, seed 0", SLOT]
+    assert titled["RG-1"]["high"] < slots["RG-1"]["low"]  # the form alone
