@@ -13,6 +13,7 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
+from pecrs_lib import chat
 from pecrs_lib.cli import app
 from pecrs_lib.cli.options import Format
 from pecrs_lib.cli.page import chat_page, notebook_of
@@ -221,6 +222,23 @@ def test_chat_reacts_explains_and_streams(run, catalogue):
         assert f"({catalogue[6].title}x (1976): did you mean {catalogue[6].name}" in said
         assert "directed by" in said and "plot" in said and "distance" in said
         assert said.count("(recognised: ") == 3 and said.count("only the beginning") == 1
+
+
+def test_an_interrupted_reply_does_not_end_the_chat(run, tmp_path, monkeypatch):
+    replies = iter([None, KeyboardInterrupt])
+    respond = chat.respond
+
+    def interrupted(*args, **kwargs):
+        if error := next(replies, None):
+            raise error
+        return respond(*args, **kwargs)
+
+    monkeypatch.setattr(chat, "respond", interrupted)
+    kept = tmp_path / "talk.jsonl"
+    said = pecrs("chat", "--checkpoint", run, stdin=f"hello\nstop\nmore\n/save {kept}").stdout
+    assert said.count("PECRS: ") == 3 and said.count("(stopped") == 1
+    [talk] = read_jsonl(kept)
+    assert [u.text for u in talk.utterances[::2]] == ["hello", "more"]
 
 
 def test_chat_needs_no_checkpoint_for_the_bundled_model():

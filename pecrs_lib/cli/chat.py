@@ -100,11 +100,14 @@ def chat(
             return
         if line == "/quit":
             return
-        if line.startswith("/"):
-            _command(talk, line)
-        elif line:
-            show_piece("PECRS: ")
-            show(_told(talk.say(line)))
+        try:
+            if line.startswith("/"):
+                _command(talk, line)
+            elif line:
+                show_piece("PECRS: ")
+                show(_told(talk.say(line)))
+        except KeyboardInterrupt:  # ends the reply, not the conversation
+            show("\n(stopped: as if that line had not been said)")
 
 
 def _command(talk: Chat, line: str) -> None:
