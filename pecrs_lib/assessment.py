@@ -53,6 +53,7 @@ def rank_dialogues(
     v: torch.Tensor,
     *,
     candidates: int | None = None,
+    within: Sequence[int] = (),
     progress: Progress = iter,
 ) -> Ranked:
     """Every recommending turn of the dialogues ranked; see `protocol.rank_windows`."""
@@ -61,6 +62,7 @@ def rank_dialogues(
         encode_windows(dialogues, catalogue, model),
         v,
         candidates=candidates or model.config.candidates,
+        within=within,
         response_tokens=model.config.response_tokens,
         progress=progress,
     )
