@@ -100,8 +100,26 @@ def reproduce(
     needs_data = f"{dataset}-data" not in done
     if chosen or needs_data:
         _carry_out(chosen, minutes, dataset, data, out, work)
+    _print(wanted, read_runs(out), dataset, preset, model)
     if left:
         say(f"left out for the budget of {budget:g} minutes: {', '.join(r.name for r in left)}")
+
+
+def _print(
+    tables: list[str], files: dict[str, Any], dataset: str, preset: str, backbone: str
+) -> None:
+    from pecrs_lib.cli.paper_tables import LEGEND, as_text
+    from pecrs_lib.reproduction import ELSEWHERE, TABLES, Results
+
+    results = Results.of(files, dataset, preset, backbone)
+    show(f"{dataset}, preset {preset}, {Path(backbone).name}; {LEGEND}")
+    made = []
+    for name in tables:
+        if name in ELSEWHERE:
+            show(f"\nTable {name}: {ELSEWHERE[name]}")
+        elif TABLES[name] not in made:  # 9 and 10 are one table of two data sets
+            made.append(TABLES[name])
+            show(f"\n{as_text(TABLES[name](results))}")
 
 
 def _seeds(text: str) -> list[int]:
