@@ -49,6 +49,7 @@ def carry_out(run: Run, corpus: Corpus, work: Path, *, show: bool = True) -> dic
         corpus: of `load_corpus` or `load_folder`.
         work: checkpoints go to a folder of the run in it; item features are shared by all runs.
     """
+    where = machine()
     catalogue, splits = corpus
     if run.titles_only:
         catalogue = Catalogue(tuple(Movie(m.id, m.title, m.year) for m in catalogue))
@@ -78,7 +79,7 @@ def carry_out(run: Run, corpus: Corpus, work: Path, *, show: bool = True) -> dic
         "backbone": run.backbone,
         "variant": run.variant,
         "seed": run.seed,
-        **machine(),
+        **where,
         "config": run.config.to_dict(),
         "seconds": {
             "train": json.loads((out / CLOCK).read_text(encoding="utf-8")),

@@ -202,7 +202,7 @@ def estimate(run: Run, done: Mapping[str, Mapping[str, Any]]) -> float:
     def measured(variant: str) -> list[float]:
         of = {"dataset": run.dataset, "preset": run.preset, "backbone": run.backbone}
         wanted = of | {"variant": variant}
-        same = [r for r in done.values() if all(r[k] == v for k, v in wanted.items())]
+        same = [r for r in done.values() if all(r.get(k) == v for k, v in wanted.items())]
         return [sum(r["seconds"].values()) / 60 for r in same]
 
     found = measured(run.variant) or measured(MAIN) or [run.recipe.minutes]
