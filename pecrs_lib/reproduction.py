@@ -217,7 +217,8 @@ def _without(run: Record, field: str) -> Predictions:
 
 def genres(results: Results) -> pd.DataFrame:
     """Tables 9 and 10: share of the items and of the test recommendations, and how often the film
-    ranked first is of the genre of the true one. The genre of a film is the first it lists.
+    ranked first is of the genre of the true one. The genre of a film is the first it lists; shares
+    are of the films whose genre is known.
     """
     number = 9 if results.dataset == "redial" else 10
     paper = paper_table(number) if results.dataset in ("inspired", "redial") else pd.DataFrame()
@@ -227,19 +228,20 @@ def genres(results: Results) -> pd.DataFrame:
     true = np.array([genre[row_of[i]] if i in row_of else "" for i in points["item"]])
     named = {str(g).lower(): str(g) for g in paper.get("genre", ())}
     every = [*named, *sorted(set(genre) - set(named) - {""})]
+    known_items, listed = genre[genre != ""], true != ""
+    place = np.array(points["dialogue"])
     rows: list[Any] = []
     for key in every:
         printed = _printed(paper, named[key]) if key in named else {}
         label = named.get(key, key.capitalize())
-        share = 100 * float((genre == key).mean())
+        share = 100 * float((known_items == key).mean())
         metrics = ("items (%)", "recommendations in test (%)", "correctly predicted (%)")
         known = [printed.get(m, np.nan) for m in metrics]
-        rows.append(count(label, metrics[0], [share], len(genre), paper=known[0]))
-        rows.append(cell(label, metrics[1], points["dialogue"], [true == key], paper=known[1]))
+        rows.append(count(label, metrics[0], [share], len(known_items), paper=known[0]))
         mine = true == key
-        dialogue = np.array(points["dialogue"])[mine]
+        rows.append(cell(label, metrics[1], place[listed], [mine[listed]], paper=known[1]))
         right = [_first_genre(run, genre)[mine] == key for run in results.main]
-        rows.append(cell(label, metrics[2], dialogue, right, paper=known[2]))
+        rows.append(cell(label, metrics[2], place[mine], right, paper=known[2]))
     return _frame(rows, f"Table {number}: genres", NAMES[results.dataset] if named else "")
 
 

@@ -176,7 +176,7 @@ def measure(
     full = ranked("test", smaller)
     found = predictions_of(full, test, catalogue)
     pruned = {}
-    if run.variant == MAIN:
+    if run.variant == MAIN and recipe.prune:
         for field in FIELDS:
             others = ranked(f"without {field}", fields=[f for f in FIELDS if f != field])
             pruned[field] = ranks(others, others.rank)

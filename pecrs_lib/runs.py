@@ -52,6 +52,7 @@ class Recipe:
         dialogues: of the single stage, drawn at random with the seed; None: all.
         valid: dialogues that choose the epoch, the same for every run; None: all.
         replies: test dialogues whose recommender turns are answered; None: all.
+        prune: whether main runs are measured with each item field left out, too (Table 6).
     """
 
     config: Config
@@ -62,6 +63,7 @@ class Recipe:
     dialogues: int | None = None
     valid: int | None = None
     replies: int | None = None
+    prune: bool = True
 
 
 _CPU = TINY.with_(
@@ -81,21 +83,26 @@ _CPU = TINY.with_(
 )
 _PAPER = PAPER_SMALL.with_(patience=None)
 _GRID = (16, 64, 150), (16, 64, 150, 400)
+_REEL_GRID = (16, 64, 150), (16, 64, 100)
 _PAPER_GRID = (50, 150, 300, 600), (50, 150, 300, 700)
 PRESETS: dict[str, dict[str, Recipe]] = {
     "cpu": {
-        "minireel": Recipe(_CPU, *_GRID, minutes=8, dialogues=800, valid=60, replies=20),
-        "inspired": Recipe(_CPU, *_GRID, minutes=8, replies=20),
+        "minireel": Recipe(
+            _CPU.with_(candidates=100), *_REEL_GRID, minutes=8,
+            dialogues=800, valid=60, replies=20,
+        ),
+        "inspired": Recipe(_CPU, *_GRID, minutes=10, replies=20),
         "redial": Recipe(
-            _CPU, *_GRID, minutes=25, read_lm=False, dialogues=1200, valid=60, replies=30
+            _CPU, *_GRID, minutes=20, read_lm=False,
+            dialogues=1200, valid=60, replies=30, prune=False,
         ),
     },
     "paper": {
         "minireel": Recipe(_PAPER, *_PAPER_GRID, minutes=60),
         "inspired": Recipe(_PAPER.with_(epochs=20), *_PAPER_GRID, minutes=120),
-        "redial": Recipe(_PAPER, *_PAPER_GRID, minutes=600),
+        "redial": Recipe(_PAPER, *_PAPER_GRID, minutes=600, prune=False),
     },
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -176,6 +183,12 @@ def needed(tables: Sequence[str], preset: str, dataset: str) -> list[str]:
     wanted = tuple(name for table in tables for name in NEEDS[table])
     grid = M_TRAIN in wanted
     return [v for v in every if v in wanted or (grid and v.startswith(M_TRAIN))]
+
+
+def is_done(run: Run, files: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether there is a file of this run, made with the settings it has now."""
+    found = files.get(run.name)
+    return found is not None and Config.from_dict(found["config"]) == run.config
 
 
 def plan(

@@ -276,6 +276,22 @@ def test_reproduce_runs_what_is_missing_and_prints_the_table(command, tiny, tmp_
     assert left.stdout == first.stdout
 
 
+def test_a_file_of_other_settings_is_made_anew(command, tiny, monkeypatch, tmp_path):
+    command("2")
+    path = tmp_path / "out" / f"{tiny().name}.json"
+    record = json.loads(path.read_text())
+    config = record["config"]
+    write_run(record | {"config": config | {"clip": 0.5}}, path)
+    assert "0 of 1 runs" not in command("2", "--list").stdout
+    again = command("2")
+    assert f"{path} is of other settings, and made anew" in again.stderr
+    assert json.loads(path.read_text())["config"] == config
+
+    young = ("item_pooling", "item_head")  # a file older than a setting has its default
+    write_run(record | {"config": {k: v for k, v in config.items() if k not in young}}, path)
+    assert "0 of 1 runs" in command("2", "--list").stdout
+
+
 def test_reproduce_interrupted_says_how_to_go_on(command, tiny, monkeypatch, tmp_path):
     def stop(self, parts):
         raise KeyboardInterrupt
@@ -301,7 +317,7 @@ WRONG = {
     "no such figure": (["figure-5"], "figure-3, figure-4"),
     "seeds": (["2", "--seeds", "a"], "whole numbers separated by commas, as 0,1,2; got 'a'"),
     "no seeds": (["2", "--seeds", ""], "whole numbers"),
-    "budget": (["2", "--budget", "-1"], "-1"),
+    "budget": (["2", "--budget", "-1"], "'--budget': Input should be greater"),
     "data set": (["2", "--dataset", "imdb"], "'minireel', 'inspired', 'redial'"),
     "preset": (["2", "--preset", "gpu"], "'cpu', 'paper'"),
     "folder of a bundled set": (["2", "--data", "."], "'minireel' is not read from a folder"),

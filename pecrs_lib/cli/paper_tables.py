@@ -10,19 +10,20 @@ from pecrs_lib.cli.terminal import columns
 if TYPE_CHECKING:  # needs torch
     import pandas as pd
 
-KEYS = ("row", "targets", "prior", "M_inference", "n")  # what tells lines apart
+KEYS = ("row", "targets", "prior", "M_inference")  # what tells lines apart
 LEGEND = "paper | ours [95 % interval over dialogues] (each seed)"
 
 
 def as_text(table: pd.DataFrame) -> str:
     """Title, what the paper measured on, and the aligned lines."""
-    keys = [name for name in KEYS if name in table and name != "n"]
+    keys = [name for name in KEYS if name in table and (name == "row" or table[name].nunique() > 1)]
     metrics = list(dict.fromkeys(table["metric"]))
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in table.to_dict("records"):
         line = lines.setdefault(tuple(_plain(row[k]) for k in keys), {})
         line[row["metric"]] = _cell(row)
-        line["n"] = max(line.get("n", ""), str(row["n"] or ""), key=len)
+        if row["n"] and (n := str(row["n"])) not in line.get("n", "").split("/"):
+            line["n"] = f"{line['n']}/{n}" if "n" in line else n
         if isinstance(row.get("verdict"), str):
             line["verdict"] = _verdict(row)
     more = ["verdict"] if any("verdict" in line for line in lines.values()) else []

@@ -85,17 +85,20 @@ def reproduce(
       pecrs reproduce --dataset redial --preset paper --backbone gpt2-medium
     """
     numbers = _seeds(seeds)
-    from pecrs_lib.runs import PRESETS, estimate, plan, read_runs
+    from pecrs_lib.runs import PRESETS, estimate, is_done, plan, read_runs
 
     wanted = _tables(tables)
     model = backbone or PRESETS[preset][dataset].config.backbone
     runs = _runs(wanted, dataset, preset, model, numbers)
     done = read_runs(out)
-    missing = [run for run in runs if run.name not in done]
+    missing = [run for run in runs if not is_done(run, done)]
+    for run in missing:
+        if run.name in done:
+            say(f"{out / run.name}.json is of other settings, and made anew")
     minutes = {run: estimate(run, done) for run in runs}
     chosen, left = plan(missing, minutes, budget)
     if only_list:
-        _list(runs, minutes, done, chosen, work)
+        _list(runs, minutes, set(runs) - set(missing), chosen, work)
         return
     needs_data = f"{dataset}-data" not in done
     if chosen or needs_data:
@@ -150,7 +153,7 @@ def _runs(
 def _list(
     runs: list[Run],
     minutes: dict[Run, float],
-    done: dict[str, Any],
+    done: set[Run],
     chosen: list[Run],
     work: Path,
 ) -> None:
@@ -158,7 +161,7 @@ def _list(
     for run in runs:
         begun = (work / run.name / "last").exists()
         open_ = ("begun" if begun else "to do") if run in chosen else "left out"
-        rows.append([run.name, "done" if run.name in done else open_, f"{minutes[run]:.0f}"])
+        rows.append([run.name, "done" if run in done else open_, f"{minutes[run]:.0f}"])
     show(columns([["run", "state", "minutes"], *rows], right=[2]))
     total = sum(minutes[run] for run in chosen)
     show(f"{len(chosen)} of {len(runs)} runs to do, about {total:.0f} minutes")

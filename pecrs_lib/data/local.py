@@ -91,7 +91,7 @@ def load_folder(name: str, folder: str | Path) -> Corpus:
         DataError: no such layout, or a file of it is missing.
     """
     if name not in FOLDERS:
-        raise DataError(f"{name!r} is not read from a folder, only {' and '.join(FOLDERS)} are")
+        raise DataError(f"'{name}' is not read from a folder, only {' and '.join(FOLDERS)} are")
     if not Path(folder).is_dir():
         raise DataError("no such folder", path=folder)
     return FOLDERS[name](Path(folder))
