@@ -23,11 +23,11 @@ FLOW = (
     "data", "transcript", "memory", "config", "metrics", "context", "packing", "negatives",
     "losses", "heads", "items", "backbone", "model", "batches", "calibration", "ranking",
     "protocol", "checkpoint", "warmstart", "training", "recommend", "decoding", "generation",
-    "chat", "baselines", "evaluation", "assessment", "runs", "evidence",
-    "reproduction", "running", "replies",
-    "judgements", "agreement", "human_evaluation", "titles", "answers", "zero_shot", "recommended",
-    "likelihood", "language_models", "servers", "pretrain", "grammar", "world", "conversation",
-    "simulate", "exercises", "explorer", "figures", "diagrams", "next_token", "widgets",
+    "chat", "baselines", "evaluation", "assessment", "runs", "evidence", "reproduction", "claims",
+    "running", "replies", "judgements", "agreement", "human_evaluation", "titles", "answers",
+    "zero_shot", "recommended", "likelihood", "language_models", "servers", "pretrain", "grammar",
+    "world", "conversation", "simulate", "exercises", "explorer", "figures", "diagrams",
+    "next_token", "widgets",
     "explorer_widget", "decoding_widget", "cli", "__main__",
 )  # fmt: skip
 

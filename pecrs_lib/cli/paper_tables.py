@@ -24,10 +24,7 @@ def as_text(table: pd.DataFrame) -> str:
         line[row["metric"]] = _cell(row)
         if row["n"] and (n := str(row["n"])) not in line.get("n", "").split("/"):
             line["n"] = f"{line['n']}/{n}" if "n" in line else n
-        if isinstance(row.get("verdict"), str):
-            line["verdict"] = _verdict(row)
-    more = ["verdict"] if any("verdict" in line for line in lines.values()) else []
-    names = [*metrics, "n", *more]
+    names = [*metrics, "n"]
     cells = [[*key, *(line.get(name, "") for name in names)] for key, line in lines.items()]
     heads = [*("" if k == "row" else k for k in keys), *names]
     paper = f"; the paper: {table.attrs['paper']}" if table.attrs["paper"] else ""
@@ -54,7 +51,18 @@ def _cell(row: dict[str, Any]) -> str:
     return text
 
 
-def _verdict(row: dict[str, Any]) -> str:
-    low, high = row["difference low"], row["difference high"]
-    ours = f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
-    return f"{row['metric']} {row['paper difference']:+.1f} | {ours}: {row['verdict']}"
+def claims_as_text(table: pd.DataFrame) -> str:
+    """A line per claim of `claims.claims`."""
+    heads = ["", "claim", "paper", "ours [95 %], points", "n", "verdict"]
+    lines = [
+        [
+            row["table"],
+            row["claim"],
+            "" if math.isnan(row["paper difference"]) else f"{row['paper difference']:+.1f}",
+            f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]",
+            str(row["n"]),
+            row["verdict"],
+        ]
+        for row in table.to_dict("records")
+    ]
+    return columns([heads, *lines])

@@ -111,7 +111,8 @@ def reproduce(
 def _print(
     tables: list[str], files: dict[str, Any], dataset: str, preset: str, backbone: str
 ) -> None:
-    from pecrs_lib.cli.paper_tables import LEGEND, as_text
+    from pecrs_lib.claims import claims
+    from pecrs_lib.cli.paper_tables import LEGEND, as_text, claims_as_text
     from pecrs_lib.reproduction import ELSEWHERE, TABLES, Results
 
     results = Results.of(files, dataset, preset, backbone)
@@ -123,6 +124,10 @@ def _print(
         elif TABLES[name] not in made:  # 9 and 10 are one table of two data sets
             made.append(TABLES[name])
             show(f"\n{as_text(TABLES[name](results))}")
+    found = claims(results)
+    found = found[found["table"].isin(tables)]
+    if len(found):
+        show(f"\nClaims\n{claims_as_text(found)}")
 
 
 def _seeds(text: str) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from pecrs_lib.data.files import existing_file
@@ -69,14 +70,20 @@ def inspired_folder(folder: Path) -> Corpus:
 def redial_folder(folder: Path) -> Corpus:
     """ReDial's dialogues in `train.jsonl.gz` and `valid.jsonl.gz`, item texts in `movie_db`.
 
-    Films are matched to the item texts by title, since the two number them differently. The second
-    file is the test part, for the official test set is not there; a tenth of the first is put
-    aside for validation, the same one every time.
+    Films are matched to the item texts by title, since the two number them differently. These texts
+    have no years: of several films with a title the one with the fullest text is taken, or else
+    the first, since a mention that is left out could not be found by anyone. The second file is
+    the test part, for the official test set is not there; a tenth of the first is put aside for
+    validation, the same one every time.
     """
     catalogue = read_movie_db(folder / "movie_db")
     train = read_redial(folder / "train.jsonl.gz")
     test = read_redial(folder / "valid.jsonl.gz")
-    matched, _ = match_catalogue([*train, *test], catalogue, choose=most_detailed)
+
+    def one(name: str, movies: Sequence[Movie]) -> Movie:
+        return most_detailed(name, movies) or movies[0]
+
+    matched, _ = match_catalogue([*train, *test], catalogue, choose=one)
     train, valid, _ = split_by_dialogue(matched[: len(train)])
     return catalogue, {"train": train, "valid": valid, "test": matched[len(train) + len(valid) :]}
 
