@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from pecrs_lib.evaluation import Predictions
-from pecrs_lib.evidence import gain, predictions, ranks_of, verdict
-from pecrs_lib.reproduction import Record, Results, table_5, table_6
+from pecrs_lib.evidence import Record, Results, gain, predictions, ranks_of, verdict
+from pecrs_lib.reproduction import table_5, table_6
 from pecrs_lib.runs import M_TRAIN, MAIN
 
 COLUMNS = ("table", "claim", "paper difference", "difference", "low", "high", "n", "verdict")

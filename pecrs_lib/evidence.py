@@ -10,17 +10,69 @@ thins out: they have no interval.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from pecrs_lib.data import DataError, bundled
 from pecrs_lib.evaluation import Predictions, Targets
 from pecrs_lib.metrics import bootstrap_means, unique_items
+from pecrs_lib.runs import MAIN
 
 Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told with this much data"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The files of one data set, preset and backbone.
+
+    Attributes:
+        data: the file of the data set: counts, genres, baselines.
+        runs: variant -> its runs, by seed.
+    """
+
+    dataset: str
+    data: Record
+    runs: Mapping[str, Sequence[Record]]
+
+    @classmethod
+    def of(cls, files: Mapping[str, Record], dataset: str, preset: str, backbone: str) -> Results:
+        """Choose among the files of `runs.read_runs`; DataError if that of the data is missing."""
+        if f"{dataset}-data" not in files:
+            raise DataError(f"no {dataset}-data.json among the runs; `pecrs reproduce` writes it")
+        runs: dict[str, list[Record]] = {}
+        wanted = {"dataset": dataset, "preset": preset, "backbone": backbone}
+        for record in files.values():
+            if all(record.get(k) == v for k, v in wanted.items()):
+                runs.setdefault(record["variant"], []).append(record)
+        by_seed = {name: sorted(of, key=lambda r: r["seed"]) for name, of in runs.items()}
+        return cls(dataset, files[f"{dataset}-data"], by_seed)
+
+    @property
+    def main(self) -> Sequence[Record]:
+        return self.runs.get(MAIN, ())
+
+    @property
+    def model_of_paper(self) -> str:
+        """The model of the paper that ours stands beside."""
+        medium = any("medium" in run["backbone"] for of in self.runs.values() for run in of)
+        return "PECRS-medium" if medium else "PECRS-small"
+
+    def paired(self, variant: str) -> tuple[Sequence[Record], Sequence[Record]]:
+        """Runs of a variant and main runs, of the seeds that both have."""
+        of, main = self.runs.get(variant, ()), self.main
+        both = {r["seed"] for r in of} & {r["seed"] for r in main}
+        return [r for r in of if r["seed"] in both], [r for r in main if r["seed"] in both]
+
+
+def paper_table(number: int | str) -> pd.DataFrame:
+    """A table as printed in the paper, from `data/paper/`."""
+    return pd.read_csv(bundled("paper") / f"table_{number}.csv")
 
 
 def rank_array(ranks: Sequence[int | None]) -> Floats:

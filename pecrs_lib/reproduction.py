@@ -7,20 +7,20 @@ measured on ("paper"), which are not always those of the runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pecrs_lib.data import DataError, bundled
 from pecrs_lib.evaluation import Predictions
 from pecrs_lib.evidence import (
     Record,
+    Results,
     cell,
     count,
     gain,
+    paper_table,
     perplexity_row,
     predictions,
     rank_array,
@@ -29,7 +29,7 @@ from pecrs_lib.evidence import (
     reply_rows,
     verdict,
 )
-from pecrs_lib.runs import ABLATIONS, M_TRAIN, MAIN
+from pecrs_lib.runs import ABLATIONS, AS_IN_PAPER, M_TRAIN, MAIN
 
 CUTS = (1, 10, 50)
 NAMES = {"inspired": "INSPIRED", "redial": "ReDial", "minireel": "MiniReel"}
@@ -39,54 +39,6 @@ ELSEWHERE = {
     "8": "decoding strategies: data/results/decoding.json",
 }
 PRIOR = ((0, 0), (1, 1), (2, 3), (4, 7), (8, 15), (16, 10_000))  # utterances before, Figure 4
-
-
-@dataclass(frozen=True)
-class Results:
-    """The files of one data set, preset and backbone.
-
-    Attributes:
-        data: the file of the data set: counts, genres, baselines.
-        runs: variant -> its runs, by seed.
-    """
-
-    dataset: str
-    data: Record
-    runs: Mapping[str, Sequence[Record]]
-
-    @classmethod
-    def of(cls, files: Mapping[str, Record], dataset: str, preset: str, backbone: str) -> Results:
-        """Choose among the files of `runs.read_runs`; DataError if that of the data is missing."""
-        if f"{dataset}-data" not in files:
-            raise DataError(f"no {dataset}-data.json among the runs; `pecrs reproduce` writes it")
-        runs: dict[str, list[Record]] = {}
-        wanted = {"dataset": dataset, "preset": preset, "backbone": backbone}
-        for record in files.values():
-            if all(record.get(k) == v for k, v in wanted.items()):
-                runs.setdefault(record["variant"], []).append(record)
-        by_seed = {name: sorted(of, key=lambda r: r["seed"]) for name, of in runs.items()}
-        return cls(dataset, files[f"{dataset}-data"], by_seed)
-
-    @property
-    def main(self) -> Sequence[Record]:
-        return self.runs.get(MAIN, ())
-
-    @property
-    def model_of_paper(self) -> str:
-        """The model of the paper that ours stands beside."""
-        medium = any("medium" in run["backbone"] for of in self.runs.values() for run in of)
-        return "PECRS-medium" if medium else "PECRS-small"
-
-    def paired(self, variant: str) -> tuple[Sequence[Record], Sequence[Record]]:
-        """Runs of a variant and main runs, of the seeds that both have."""
-        of, main = self.runs.get(variant, ()), self.main
-        both = {r["seed"] for r in of} & {r["seed"] for r in main}
-        return [r for r in of if r["seed"] in both], [r for r in main if r["seed"] in both]
-
-
-def paper_table(number: int | str) -> pd.DataFrame:
-    """A table as printed in the paper, from `data/paper/`."""
-    return pd.read_csv(bundled("paper") / f"table_{number}.csv")
 
 
 def _frame(rows: Sequence[Record], title: str, paper: str = "") -> pd.DataFrame:
@@ -287,6 +239,15 @@ def figure_4(results: Results) -> pd.DataFrame:
     return _frame(rows, "Figure 4: R@50 by utterances before", "")
 
 
+def deviations(results: Results) -> pd.DataFrame:
+    """What our deviations are worth: each undone alone, with the difference to the main run."""
+    rows: list[Any] = []
+    for variant in (MAIN, *AS_IN_PAPER):
+        of = [ranks_of(run) for run in results.runs.get(variant, ())]
+        rows += recall_rows(variant, of, "all", {}, CUTS)
+    return _frame(rows, "Deviations: each of ours undone alone", "")
+
+
 TABLES: dict[str, Callable[[Results], pd.DataFrame]] = {
     "1": table_1,
     "2": table_2,
@@ -297,4 +258,5 @@ TABLES: dict[str, Callable[[Results], pd.DataFrame]] = {
     "10": genres,
     "figure-3": figure_3,
     "figure-4": figure_4,
+    "deviations": deviations,
 }

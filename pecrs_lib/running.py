@@ -64,7 +64,8 @@ def carry_out(run: Run, corpus: Corpus, work: Path, *, show: bool = True) -> dic
             trainer.progress.warm_start = warm_start(
                 trainer.raw_model, encode_windows(splits["train"], catalogue, trainer.raw_model),
                 trainer.features, catalogue, epochs=run.config.warm_start,
-                read_lm=recipe.read_lm, progress=_bar("warm start", show),
+                read_lm=recipe.read_lm or not run.config.query_pooling,
+                progress=_bar("warm start", show),
             )  # fmt: skip
             trainer.save()
         trainer.fit()

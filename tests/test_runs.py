@@ -19,6 +19,7 @@ from pecrs_lib.model import PECRS
 from pecrs_lib.running import carry_out, data_record, some
 from pecrs_lib.runs import (
     ABLATIONS,
+    AS_IN_PAPER,
     MAIN,
     NEEDS,
     PRESETS,
@@ -44,7 +45,7 @@ CORPUS = CATALOGUE, SPLITS
 CONFIG = Config(
     context_tokens=64, utterance_tokens=48, window=192, response_tokens=8, lora_rank=4,
     negatives=5, retrieval_negatives=5, epochs=2, batch_size=3, learning_rate=3e-3, candidates=12,
-    warm_start=2, query_pooling=True,
+    warm_start=2, query_pooling=True, rerank_from_retrieval=True,
 )  # fmt: skip
 RECIPE = Recipe(CONFIG, (3, 5), (4, 12), minutes=2, read_lm=False, dialogues=6, replies=2)
 
@@ -96,6 +97,8 @@ def test_tables_need_variants_once_and_the_main_run_first():
     assert needed(["2", "figure-4"], "cpu", "inspired") == [MAIN]
     assert needed(["5", "2"], "cpu", "inspired") == [MAIN, *ABLATIONS]
     grid = needed(["figure-3"], "cpu", "inspired")
+    assert needed(["deviations"], "cpu", "redial") == [MAIN, *AS_IN_PAPER]
+    assert needed(["deviations"], "paper", "redial") == [MAIN]  # it has none of them
     assert grid[0] == MAIN and all(v.startswith("M_train = ") for v in grid[1:]) and grid[1:]
     assert set(needed(list(NEEDS), "paper", "redial")) == set(variants(PRESETS["paper"]["redial"]))
 
@@ -152,7 +155,9 @@ def test_every_variant_trains_and_changes_what_it_claims(tiny, variant, tmp_path
     assert ("w" in names) == (variant != "w/o Item pooling")
     assert any(n.startswith("h_item") for n in names) == (variant != "w/o Item head")
     last = record["history"][-1]
-    assert (record["warm_start"] == []) == (variant == "w/o Recall loss")
+    without = ("w/o Recall loss", "single stage alone")
+    assert (record["warm_start"] == []) == (variant in without)
+    assert (model.queries.gate is None) == (variant == "query from [REC] alone")
     assert record["n"]["train"] == 6 and record["n"]["test"] == 4
     assert all(np.isfinite(last[k]) for k in ("recall", "rerank", "gen"))
     assert set(record["rank_within"]) == {"4"} and len(record["replies"]["says"]) > 0

@@ -34,7 +34,8 @@ def reproduce(
         list[str] | None,
         typer.Argument(
             metavar="[TABLE]...",
-            help="1 to 10, figure-3, figure-4; all of them when none is named.",
+            help="1 to 10, figure-3, figure-4, or deviations (ours from the paper, each undone "
+            "alone); all of them when none is named.",
         ),
     ] = None,
     dataset: Annotated[
@@ -113,7 +114,8 @@ def _print(
 ) -> None:
     from pecrs_lib.claims import claims
     from pecrs_lib.cli.paper_tables import LEGEND, as_text, claims_as_text
-    from pecrs_lib.reproduction import ELSEWHERE, TABLES, Results
+    from pecrs_lib.evidence import Results
+    from pecrs_lib.reproduction import ELSEWHERE, TABLES
 
     results = Results.of(files, dataset, preset, backbone)
     show(f"{dataset}, preset {preset}, {Path(backbone).name}; {LEGEND}")
