@@ -23,7 +23,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from experiments.backbone import corpus
-from experiments.inspired import machine, random_backbone
+from experiments.inspired import random_backbone
 from experiments.reel import CONFIG
 from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues
 from pecrs_lib.config import TINY, Config
@@ -34,6 +34,7 @@ from pecrs_lib.evaluation import as_records, recall_table
 from pecrs_lib.items import pool
 from pecrs_lib.model import PECRS
 from pecrs_lib.pretrain import dialogue_text, stream_perplexity, token_stream
+from pecrs_lib.runs import machine
 from pecrs_lib.training import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]

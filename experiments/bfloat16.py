@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 
-from experiments.inspired import RESULTS, machine
+from experiments.inspired import RESULTS
 from pecrs_lib.batches import make_batch
 from pecrs_lib.config import TINY
 from pecrs_lib.data import Catalogue
 from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows
+from pecrs_lib.runs import machine
 
 
 def main() -> None:

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -41,23 +39,13 @@ from pecrs_lib.evaluation import as_records, paired_bootstrap, predict, recall_t
 from pecrs_lib.items import ItemFeatures
 from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
+from pecrs_lib.runs import machine
 from pecrs_lib.training import Trainer
 from pecrs_lib.warmstart import warm_start
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results"
 M_TEST = 700  # the paper's M_inference; `candidates` of the configuration is for validation
-
-
-def machine() -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    return {
-        "commit": commit,
-        "torch": torch.__version__,
-        "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-    }
 
 
 def train(

@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from experiments.inspired import RESULTS, ROOT, adapt_heads, machine, random_backbone
+from experiments.inspired import RESULTS, ROOT, adapt_heads, random_backbone
 from pecrs_lib.assessment import predictions_of
 from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.calibration import calibrate
@@ -27,6 +27,7 @@ from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.evaluation import Predictions, as_records, predict, recall_table
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows, rank_windows
+from pecrs_lib.runs import machine
 from pecrs_lib.warmstart import warm_start
 
 BASE: dict[str, Any] = {"warm_start": 6, "retrieval_negatives": None}

@@ -22,7 +22,6 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments.inspired import machine
 from experiments.zero_shot_data import answers, first_of, load, titled_test, untitled
 from pecrs_lib.answers import AnswerCache, AnswerSource, Question, RecordedAnswers
 from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues
@@ -51,6 +50,7 @@ from pecrs_lib.recommended import (
     repeated,
     top_lists,
 )
+from pecrs_lib.runs import machine
 from pecrs_lib.servers import ServerModel
 from pecrs_lib.titles import Title, TitleMatcher
 from pecrs_lib.zero_shot import (

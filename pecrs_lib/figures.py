@@ -188,21 +188,20 @@ def turns_figure(table: pd.DataFrame) -> Figure:
     """R@50 by the number of utterances before, a line per system (the paper's Figure 4).
 
     Args:
-        table: of `reproduction.figure_4`; systems without a number are left out.
+        table: of `reproduction.figure_4`; a number over fewer than five points is not drawn.
     """
     figure, ax = axes_of()
-    known = table.dropna(subset="ours")
+    known = table[table["ours"].notna() & (table["n"] >= 5)]
     labels = list(dict.fromkeys(table["prior"]))
     groups = list(known.groupby("row", sort=False))
     colours = sns.color_palette("colorblind", len(groups))
     for (system, rows), marker, colour in zip(groups, MARKERS, colours, strict=False):
         place = [labels.index(label) for label in rows["prior"]]
         ours = system == "PECRS"
-        ax.plot(
-            place, rows["ours"], marker=marker, color=colour, lw=2.5 if ours else 1, label=system
-        )
+        style = {"color": "black", "lw": 2.5} if ours else {"color": colour, "lw": 1}
+        ax.plot(place, rows["ours"], marker=marker, label=system, **style)
         if ours:
-            ax.fill_between(place, rows["low"], rows["high"], color=colour, alpha=0.2)
+            ax.fill_between(place, rows["low"], rows["high"], color="black", alpha=0.12)
     points = {row["prior"]: row["n"] for row in table.to_dict("records")}
     ax.set_xticks(range(len(labels)), [f"{label}\nn = {points[label]}" for label in labels])
     ax.set(xlabel="utterances before the recommendation", ylabel="Recall@50 (%)", ylim=(0, None))

@@ -77,11 +77,11 @@ def carry_out(run: Run, corpus: Corpus, work: Path, *, show: bool = True) -> dic
     return {
         "dataset": run.dataset,
         "preset": run.preset,
-        "backbone": run.backbone,
+        "backbone": run.model,
         "variant": run.variant,
         "seed": run.seed,
         **where,
-        "config": run.config.to_dict(),
+        "config": run.settings,
         "seconds": {
             "train": json.loads((out / CLOCK).read_text(encoding="utf-8")),
             "test": round(time.perf_counter() - started, 1),

@@ -139,9 +139,14 @@ class Run:
     @property
     def name(self) -> str:
         """What its file and its folder are called."""
-        parts = (self.dataset, self.preset, Path(self.backbone).name, self.variant, str(self.seed))
+        parts = (self.dataset, self.preset, self.model, self.variant, str(self.seed))
         words = (part.lower().replace("w/o", "without") for part in parts)
         return "-".join(re.sub(r"[^a-z0-9]+", "-", part).strip("-") for part in words)
+
+    @property
+    def model(self) -> str:
+        """The backbone without the folder it lies in, which is nobody else's business."""
+        return Path(self.backbone).name
 
     @property
     def recipe(self) -> Recipe:
@@ -153,8 +158,13 @@ class Run:
 
     @property
     def config(self) -> Config:
+        """To train with; `settings` is what a file holds of it."""
         changes = {k: v for k, v in variants(self.recipe)[self.variant].items() if k != "titles"}
         return self.recipe.config.with_(backbone=self.backbone, seed=self.seed, **changes)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.config.to_dict() | {"backbone": self.model}
 
 
 def variants(recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -198,7 +208,7 @@ def needed(tables: Sequence[str], preset: str, dataset: str) -> list[str]:
 def is_done(run: Run, files: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether there is a file of this run, made with the settings it has now."""
     found = files.get(run.name)
-    return found is not None and Config.from_dict(found["config"]) == run.config
+    return found is not None and Config.from_dict(found["config"]).to_dict() == run.settings
 
 
 def plan(
@@ -223,7 +233,7 @@ def estimate(run: Run, done: Mapping[str, Mapping[str, Any]]) -> float:
     """
 
     def measured(variant: str) -> list[float]:
-        of = {"dataset": run.dataset, "preset": run.preset, "backbone": run.backbone}
+        of = {"dataset": run.dataset, "preset": run.preset, "backbone": run.model}
         wanted = of | {"variant": variant}
         same = [r for r in done.values() if all(r.get(k) == v for k, v in wanted.items())]
         return [sum(r["seconds"].values()) / 60 for r in same]

@@ -149,7 +149,8 @@ def test_every_variant_trains_and_changes_what_it_claims(tiny, variant, tmp_path
     run = tiny(variant)
     record = carry_out(run, CORPUS, tmp_path, show=False)
     changed = {k: v for k, v in variants(RECIPE)[variant].items() if k != "titles"}
-    assert record["config"] == CONFIG.with_(backbone=run.backbone, **changed).to_dict()
+    assert record["config"] == CONFIG.with_(backbone=run.model, **changed).to_dict()
+    assert run.backbone not in json.dumps(record)  # a folder of this machine
     model = PECRS.from_pretrained(tmp_path / run.name / "best")
     names = {name for name, _ in model.items.named_parameters()}
     assert ("w" in names) == (variant != "w/o Item pooling")

@@ -104,7 +104,7 @@ def reproduce(
     needs_data = f"{dataset}-data" not in done
     if chosen or needs_data:
         _carry_out(chosen, minutes, dataset, data, out, work)
-    _print(wanted, read_runs(out), dataset, preset, model)
+    _print(wanted, read_runs(out), dataset, preset, Path(model).name)
     if left:
         say(f"left out for the budget of {budget:g} minutes: {', '.join(r.name for r in left)}")
 
@@ -118,7 +118,7 @@ def _print(
     from pecrs_lib.reproduction import ELSEWHERE, TABLES
 
     results = Results.of(files, dataset, preset, backbone)
-    show(f"{dataset}, preset {preset}, {Path(backbone).name}; {LEGEND}")
+    show(f"{dataset}, preset {preset}, {backbone}; {LEGEND}")
     made = []
     for name in tables:
         if name in ELSEWHERE:
