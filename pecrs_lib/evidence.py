@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pecrs_lib.data import DataError, bundled
 from pecrs_lib.evaluation import Predictions, Targets
 from pecrs_lib.metrics import bootstrap_means, unique_items
-from pecrs_lib.runs import MAIN
+from pecrs_lib.runs import MAIN, REFERENCE
 
 Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -64,8 +64,10 @@ class Results:
         return "PECRS-medium" if medium else "PECRS-small"
 
     def paired(self, variant: str) -> tuple[Sequence[Record], Sequence[Record]]:
-        """Runs of a variant and main runs, of the seeds that both have."""
-        of, main = self.runs.get(variant, ()), self.main
+        """Runs of a variant and those it is compared with, of the seeds that both have."""
+        warm = any(run["config"]["warm_start"] for run in self.main)
+        reference = REFERENCE.get(variant, MAIN) if warm else MAIN
+        of, main = self.runs.get(variant, ()), self.runs.get(reference, ())
         both = {r["seed"] for r in of} & {r["seed"] for r in main}
         return [r for r in of if r["seed"] in both], [r for r in main if r["seed"] in both]
 

@@ -125,7 +125,7 @@ def table_5(results: Results) -> pd.DataFrame:
 
 
 def _judged(results: Results, variant: str, claimed: float) -> dict[str, Any]:
-    """What a variant loses in R@50 against the main run, and the verdict on it."""
+    """What a variant loses in R@50 against its reference, and the verdict on it."""
     of, main = results.paired(variant)
     if not of:
         return {}

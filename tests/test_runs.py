@@ -23,6 +23,7 @@ from pecrs_lib.runs import (
     MAIN,
     NEEDS,
     PRESETS,
+    REFERENCE,
     Recipe,
     Run,
     estimate,
@@ -95,7 +96,8 @@ def test_a_run_with_a_name_that_is_none_is_refused():
 def test_tables_need_variants_once_and_the_main_run_first():
     assert needed(["1", "4"], "cpu", "inspired") == []
     assert needed(["2", "figure-4"], "cpu", "inspired") == [MAIN]
-    assert needed(["5", "2"], "cpu", "inspired") == [MAIN, *ABLATIONS]
+    assert needed(["5", "2"], "cpu", "inspired") == [MAIN, *ABLATIONS, *REFERENCE.values()]
+    assert needed(["5", "2"], "paper", "inspired") == [MAIN, *ABLATIONS]
     grid = needed(["figure-3"], "cpu", "inspired")
     assert needed(["deviations"], "cpu", "redial") == [MAIN, *AS_IN_PAPER]
     assert needed(["deviations"], "paper", "redial") == [MAIN]  # it has none of them
