@@ -42,16 +42,26 @@ class Results:
 
     @classmethod
     def of(cls, files: Mapping[str, Record], dataset: str, preset: str, backbone: str) -> Results:
-        """Choose among the files of `runs.read_runs`; DataError if that of the data is missing."""
+        """Choose among the files of `runs.read_runs`.
+
+        Raises:
+            DataError: the file of the data is missing, or runs were measured on other data.
+        """
         if f"{dataset}-data" not in files:
             raise DataError(f"no {dataset}-data.json among the runs; `pecrs reproduce` writes it")
         runs: dict[str, list[Record]] = {}
         wanted = {"dataset": dataset, "preset": preset, "backbone": backbone}
-        for record in files.values():
+        data = files[f"{dataset}-data"]
+        for name, record in files.items():
             if all(record.get(k) == v for k, v in wanted.items()):
+                if record["points"]["item"] != data["points"]["item"]:
+                    raise DataError(
+                        f"{name} was measured on other data than {dataset}-data; "
+                        "keep runs on different data in different folders"
+                    )
                 runs.setdefault(record["variant"], []).append(record)
         by_seed = {name: sorted(of, key=lambda r: r["seed"]) for name, of in runs.items()}
-        return cls(dataset, files[f"{dataset}-data"], by_seed)
+        return cls(dataset, data, by_seed)
 
     @property
     def main(self) -> Sequence[Record]:

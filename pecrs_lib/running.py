@@ -40,6 +40,7 @@ from pecrs_lib.warmstart import warm_start
 Corpus = tuple[Catalogue, dict[str, list[Dialogue]]]
 Bar = Callable[[Iterable[Any]], Iterable[Any]]
 CLOCK = "seconds.json"  # spent on training, over all interruptions
+BATCH = "seconds_per_batch.json"  # kept, if the run is interrupted after training
 
 
 def carry_out(run: Run, corpus: Corpus, work: Path, *, show: bool = True) -> dict[str, Any]:
@@ -57,9 +58,8 @@ def carry_out(run: Run, corpus: Corpus, work: Path, *, show: bool = True) -> dic
     out = work / run.name
     recipe = run.recipe
     trainer = _trainer(run, catalogue, splits, out, cache, show)
-    marks: list[tuple[int, float]] = []  # number of a step, when it was done
-    trainer.on_step = lambda step, _: marks.append((step, time.perf_counter()))
-    with _clock(out / CLOCK):
+    per_batch = out / BATCH
+    with _clock(out / CLOCK), _steps_timed(trainer, per_batch):
         if not trainer.resume() and run.config.warm_start:
             trainer.progress.warm_start = warm_start(
                 trainer.raw_model, encode_windows(splits["train"], catalogue, trainer.raw_model),
@@ -86,7 +86,7 @@ def carry_out(run: Run, corpus: Corpus, work: Path, *, show: bool = True) -> dic
             "train": json.loads((out / CLOCK).read_text(encoding="utf-8")),
             "test": round(time.perf_counter() - started, 1),
         },
-        "seconds_per_batch": _seconds_per_step(marks, trainer.steps_per_epoch),
+        "seconds_per_batch": json.loads(per_batch.read_text()) if per_batch.exists() else None,
         "n": {
             "items": len(catalogue),
             "train": min(recipe.dialogues or len(splits["train"]), len(splits["train"])),
@@ -141,11 +141,20 @@ def _clock(path: Path) -> Iterator[None]:
         path.write_text(f"{before + time.perf_counter() - started:.1f}\n", encoding="utf-8")
 
 
-def _seconds_per_step(marks: Sequence[tuple[int, float]], steps_per_epoch: int) -> float | None:
-    """Median over the steps that were seen, validation left out; None without two in a row."""
-    pairs = pairwise(marks)
-    seconds = [after - before for (k, before), (_, after) in pairs if k % steps_per_epoch]
-    return round(float(np.median(seconds)), 3) if seconds else None
+@contextmanager
+def _steps_timed(trainer: Trainer, path: Path) -> Iterator[None]:
+    """Write the median seconds of the steps trained inside to a file, validation left out."""
+    marks: list[tuple[int, float]] = []  # number of a step, when it was done
+    trainer.on_step = lambda step, _: marks.append((step, time.perf_counter()))
+    try:
+        yield
+    finally:
+        pairs = pairwise(marks)
+        seconds = [
+            after - before for (k, before), (_, after) in pairs if k % trainer.steps_per_epoch
+        ]
+        if seconds:
+            path.write_text(f"{float(np.median(seconds)):.3f}\n", encoding="utf-8")
 
 
 def measure(

@@ -215,6 +215,10 @@ def test_results_are_those_of_one_backbone(files, results):
     assert Results.of(files, "inspired", "paper", "gpt2").main == ()
     with pytest.raises(DataError, match=r"no redial-data\.json"):
         Results.of(files, "redial", "cpu", "gpt2")
+    points = files["other"]["points"]
+    other = files["other"] | {"points": points | {"item": points["item"][::-1]}}
+    with pytest.raises(DataError, match="other was measured on other data than inspired-data"):
+        Results.of(files | {"other": other}, "inspired", "cpu", "gpt2")
 
 
 def test_every_table_is_made_or_pointed_to(results):

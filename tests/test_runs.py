@@ -195,7 +195,12 @@ def test_interrupted_and_resumed_is_the_same_run(tiny, tmp_path, monkeypatch):
         patch.setattr(Trainer, "_gradient", stop)
         with pytest.raises(KeyboardInterrupt):
             carry_out(tiny(), CORPUS, tmp_path / "part", show=False)
+    with monkeypatch.context() as patch:  # once more, after training
+        patch.setattr("pecrs_lib.running.measure", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            carry_out(tiny(), CORPUS, tmp_path / "part", show=False)
     part = carry_out(tiny(), CORPUS, tmp_path / "part", show=False)
+    assert part["seconds_per_batch"] > 0
     assert without_times(part) == without_times(whole)
     assert part["seconds"]["train"] > 0
 
