@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from experiments.inspired_data import load
 from pecrs_lib.context import SPEAKER
 from pecrs_lib.data import Catalogue, Dialogue
+from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.data.minireel import load_minireel
 from pecrs_lib.data.readers import read_dialogues
 from pecrs_lib.pretrain import EOS, PretrainConfig, dialogue_text, item_documents, pretrain
@@ -171,7 +171,7 @@ def _words(text: str) -> str:
 def corpus(stage: str, data: Path) -> tuple[dict[str, list[str]], dict[str, list[Dialogue]]]:
     """Documents by source, and the held-out dialogues by data set."""
     rng = np.random.default_rng(0)
-    catalogue, inspired = load(data / "inspired")
+    catalogue, inspired = inspired_folder(data / "inspired")
     redial = read_dialogues(data / "redial" / "train.jsonl.gz", "redial")
     talk = {
         "ReDial train": [dialogue_text(d) for d in redial],
@@ -179,7 +179,7 @@ def corpus(stage: str, data: Path) -> tuple[dict[str, list[str]], dict[str, list
     }
     held_out = {
         "ReDial valid": read_dialogues(data / "redial" / "valid.jsonl.gz", "redial"),
-        "INSPIRED dev": inspired["dev"],
+        "INSPIRED dev": inspired["valid"],
         "INSPIRED test": inspired["test"],
     }
     text = data / "text"

@@ -23,17 +23,18 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from experiments.backbone import corpus
-from experiments.inspired import machine, random_backbone
-from experiments.inspired_data import load as load_inspired
+from experiments.inspired import random_backbone
 from experiments.reel import CONFIG
 from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues
 from pecrs_lib.config import TINY, Config
 from pecrs_lib.data import load_minireel
+from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.data.minireel import bundled
 from pecrs_lib.evaluation import as_records, recall_table
 from pecrs_lib.items import pool
 from pecrs_lib.model import PECRS
 from pecrs_lib.pretrain import dialogue_text, stream_perplexity, token_stream
+from pecrs_lib.runs import machine
 from pecrs_lib.training import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,10 +106,10 @@ def probe(folder: Path, data: Path, config: Config, seeds: int) -> list[dict[str
     The last epoch counts, so that no epoch is chosen on what is measured.
     """
     reel, splits = load_minireel()
-    inspired, parts = load_inspired(data / "inspired")
+    inspired, parts = inspired_folder(data / "inspired")
     sets = {
         "MiniReel valid": (reel, splits["train"][:PROBE], splits["valid"]),
-        "INSPIRED dev": (inspired, parts["train"], parts["dev"]),
+        "INSPIRED dev": (inspired, parts["train"], parts["valid"]),
     }
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 
-from experiments.inspired import RESULTS, machine
-from experiments.inspired_data import load
+from experiments.inspired import RESULTS
 from pecrs_lib.batches import make_batch
 from pecrs_lib.config import TINY
 from pecrs_lib.data import Catalogue
+from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows
+from pecrs_lib.runs import machine
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the INSPIRED data")
     parser.add_argument("--backbone", required=True)
     args = parser.parse_args()
-    catalogue, splits = load(args.data)
+    catalogue, splits = inspired_folder(args.data)
     catalogue = Catalogue(catalogue.movies[:400])
     losses: dict[str, dict[str, float]] = {}
     for dtype in ("float32", "bfloat16"):

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from experiments.inspired import ROOT, machine
+from experiments.inspired import ROOT
 from pecrs_lib.assessment import Conversation, converse, item_vectors
 from pecrs_lib.data import Catalogue, Dialogue, Mention, Utterance, bundled, load_minireel
 from pecrs_lib.decoding import STRATEGIES
@@ -29,6 +29,7 @@ from pecrs_lib.generation import respond
 from pecrs_lib.metrics import bootstrap_means, perplexity, rouge
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows, rank_windows
+from pecrs_lib.runs import machine
 
 RESULT = ROOT / "data" / "results" / "decoding.json"
 FOLDERS: dict[str, Path] = {

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from experiments.inspired import ROOT, machine
+from experiments.inspired import ROOT
 from pecrs_lib.batches import epoch_batches, make_batch
 from pecrs_lib.config import TINY
 from pecrs_lib.data import Dialogue, bundled, load_minireel
@@ -34,6 +34,7 @@ from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.protocol import batches_by_length, encode_windows
 from pecrs_lib.ranking import read_trunks, score_candidates
+from pecrs_lib.runs import machine
 
 OUTPUTS = ROOT / "data" / "explorer" / "outputs.safetensors"
 GRID = ROOT / "data" / "results" / "explorer_grid.json"

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from experiments.inspired_data import load
 from pecrs_lib.assessment import (
     converse,
     item_vectors,
@@ -36,28 +33,19 @@ from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.config import TINY, Config
 from pecrs_lib.context import Window
 from pecrs_lib.data import Catalogue, Dialogue, Movie
+from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.data.minireel import bundled_backbone
 from pecrs_lib.evaluation import as_records, paired_bootstrap, predict, recall_table
 from pecrs_lib.items import ItemFeatures
 from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
+from pecrs_lib.runs import machine
 from pecrs_lib.training import Trainer
 from pecrs_lib.warmstart import warm_start
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results"
 M_TEST = 700  # the paper's M_inference; `candidates` of the configuration is for validation
-
-
-def machine() -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    return {
-        "commit": commit,
-        "torch": torch.__version__,
-        "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-    }
 
 
 def train(
@@ -71,7 +59,7 @@ def train(
     model = PECRS.from_pretrained(start) if start else PECRS.from_backbone(config)
     model.config = config
     trainer = Trainer(
-        model, catalogue, splits["train"], splits["dev"], out, cache_dir=ROOT / "runs" / "cache"
+        model, catalogue, splits["train"], splits["valid"], out, cache_dir=ROOT / "runs" / "cache"
     )
     if not trainer.resume() and start and config.warm_start:
         trainer.progress.warm_start = adapt_heads(model, trainer.train_windows, trainer.features,
@@ -140,7 +128,7 @@ def main() -> None:
     parser.add_argument("--dev-only", action="store_true")
     args = parser.parse_args()
     changes = {k: parse(v) for k, v in (pair.split("=", 1) for pair in args.set)}
-    catalogue, splits = load(args.data)
+    catalogue, splits = inspired_folder(args.data)
     if args.titles_only:
         catalogue = Catalogue(tuple(Movie(m.id, m.title, m.year) for m in catalogue))
     if args.random:
@@ -215,7 +203,7 @@ def main() -> None:
         "rows": as_records(recall_table(predictions)),
         "paired_with_" + strongest.name: against,
         "dev_recall_by_window": recall_by_window(
-            runs[0][1], catalogue, splits["dev"], (384, base.window)
+            runs[0][1], catalogue, splits["valid"], (384, base.window)
         ),
         "text": text,
         "examples": examples,

@@ -17,16 +17,17 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from experiments.inspired import RESULTS, ROOT, adapt_heads, machine, random_backbone
-from experiments.inspired_data import load
+from experiments.inspired import RESULTS, ROOT, adapt_heads, random_backbone
 from pecrs_lib.assessment import predictions_of
 from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.calibration import calibrate
 from pecrs_lib.config import TINY, Config
 from pecrs_lib.data import Catalogue, Dialogue, Movie
+from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.evaluation import Predictions, as_records, predict, recall_table
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows, rank_windows
+from pecrs_lib.runs import machine
 from pecrs_lib.warmstart import warm_start
 
 BASE: dict[str, Any] = {"warm_start": 6, "retrieval_negatives": None}
@@ -64,9 +65,9 @@ def ranked(
     else:
         calibrate(model, train, features)
         warm_start(model, train, features, catalogue, epochs=config.warm_start)
-    dev = encode_windows(splits["dev"], catalogue, model)
+    dev = encode_windows(splits["valid"], catalogue, model)
     found = rank_windows(model, dev, model.encode_catalogue(features), candidates=1)
-    return predictions_of(found, splits["dev"], catalogue, name)
+    return predictions_of(found, splits["valid"], catalogue, name)
 
 
 def main() -> None:
@@ -77,10 +78,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of variants; the others are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     args = parser.parse_args()
-    whole, splits = load(args.data)
+    whole, splits = inspired_folder(args.data)
     path = RESULTS / "inspired_limits.json"
     known = json.loads(path.read_text(encoding="utf-8"))["variants"] if path.exists() else {}
-    baselines = [predict(b, splits["dev"], whole) for b in fit_baselines(splits["train"], whole)]
+    baselines = [predict(b, splits["valid"], whole) for b in fit_baselines(splits["train"], whole)]
     for name in tqdm(args.only or VARIANTS):
         asked = BASE | VARIANTS[name]
         catalogue = whole

@@ -16,13 +16,14 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.inspired import ROOT, machine
+from experiments.inspired import ROOT
 from experiments.reel import CONFIG
 from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues, text_metrics
 from pecrs_lib.config import Config
 from pecrs_lib.data import Catalogue, Dialogue, load_minireel
 from pecrs_lib.evaluation import as_records, recall_table
 from pecrs_lib.model import PECRS
+from pecrs_lib.runs import machine
 from pecrs_lib.training import Trainer
 
 DIALOGUES = 800

@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.inspired_data import load as load_inspired
 from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.data import Catalogue, Dialogue, read_dialogues
 from pecrs_lib.data.describe import describe
 from pecrs_lib.data.jsonl import write_bytes
+from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.data.minireel import SPLITS, load_minireel, load_oracle
 from pecrs_lib.data.movies import read_catalogue
 from pecrs_lib.evaluation import as_records, predict, recall_table
@@ -212,7 +212,7 @@ def main() -> None:
         order = np.random.default_rng(0).permutation(len(redial))[: len(reel)]
         others = {
             "ReDial (as many)": [redial[k] for k in order],
-            "INSPIRED train": load_inspired(args.data / "inspired")[1]["train"],
+            "INSPIRED train": inspired_folder(args.data / "inspired")[1]["train"],
         }
         for name, dialogues in others.items():
             found["statistics"][name] = statistics(dialogues)

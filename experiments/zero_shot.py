@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments.inspired import machine
 from experiments.zero_shot_data import (
     MODELS,
     answers,
@@ -63,6 +62,7 @@ from pecrs_lib.recommended import (
     top_lists,
     wilson,
 )
+from pecrs_lib.runs import machine
 from pecrs_lib.servers import ServerModel
 from pecrs_lib.titles import Title, TitleMatcher
 from pecrs_lib.zero_shot import (

@@ -24,11 +24,24 @@ from pecrs_lib.protocol import Progress, Ranked, encode_windows, rank_windows
 
 
 def item_vectors(
-    model: PECRS, catalogue: Catalogue, *, cache_dir: Path | None = None, progress: Progress = iter
+    model: PECRS,
+    catalogue: Catalogue,
+    *,
+    cache_dir: Path | None = None,
+    progress: Progress = iter,
+    **texts: Any,
 ) -> torch.Tensor:
-    """(N, D) vectors of a catalogue as the trained model sees it, adapters on if it trained so."""
+    """(N, D) vectors of a catalogue as the trained model sees it, adapters on if it trained so.
+
+    Args:
+        texts: `fields` of `items.tokenize_items`, to drop some at inference (the paper's Table 6).
+    """
     features = model.item_features(
-        catalogue, cache_dir=cache_dir, adapted=model.config.refresh_items > 0, progress=progress
+        catalogue,
+        cache_dir=cache_dir,
+        adapted=model.config.refresh_items > 0,
+        progress=progress,
+        **texts,
     )
     return model.encode_catalogue(features.to(model.device))
 
@@ -40,6 +53,7 @@ def rank_dialogues(
     v: torch.Tensor,
     *,
     candidates: int | None = None,
+    within: Sequence[int] = (),
     progress: Progress = iter,
 ) -> Ranked:
     """Every recommending turn of the dialogues ranked; see `protocol.rank_windows`."""
@@ -48,6 +62,7 @@ def rank_dialogues(
         encode_windows(dialogues, catalogue, model),
         v,
         candidates=candidates or model.config.candidates,
+        within=within,
         response_tokens=model.config.response_tokens,
         progress=progress,
     )

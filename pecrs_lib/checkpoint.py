@@ -6,7 +6,6 @@ so a run that dies in the middle of writing loses nothing.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -93,16 +92,16 @@ def load_checkpoint(
         return None
     try:
         state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
-        config = json.loads((folder / "pecrs.json").read_text(encoding="utf-8"))["config"]
         saved = PECRS.from_pretrained(folder, backbone=model.config.backbone)
     except Exception as error:
         raise CheckpointError(
             f"{folder} cannot be resumed: {error}; remove the folder to start again"
         ) from error
+    config = saved.config.to_dict()  # a setting younger than the checkpoint has its default
     changed = [
         name
         for name, value in model.config.to_dict().items()
-        if name not in FREE_TO_CHANGE and config.get(name) != value
+        if name not in FREE_TO_CHANGE and config[name] != value
     ]
     if state["data"] != data or changed:
         what = f"settings ({', '.join(changed)})" if changed else "training data"

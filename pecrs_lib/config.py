@@ -35,6 +35,9 @@ class Config:
     share_over_tasks: bool = True  # the same draw for retrieval and re-ranking (section 3.6)
     refresh_items: int = 0  # 0: item features with adapters off, once; k: adapters on, each k steps
 
+    item_pooling: bool = True  # learned weights of an item's tokens (Eq 1); False: their mean
+    item_head: bool = True  # h_item (Eq 1); False: nothing between pooling and the item's vector
+
     warm_start: int = 0  # epochs of the retrieval heads on the frozen LM before the single stage
     query_pooling: bool = False  # pool the whole context into the query; the paper does not
     rerank_from_retrieval: bool = False  # start r from the retrieval score; the paper does not

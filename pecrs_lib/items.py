@@ -117,19 +117,29 @@ def pool(C: Tensor, w: Tensor, mask: Tensor) -> Tensor:
 class ItemEncoder(nn.Module):
     """v_j = h_item(wᵀ·C_j), Eq 1.
 
+    DEVIATION: the paper's ablation (Table 5) does not say what stands in place of what it takes
+    away. Here it is what training starts from, so that nothing but learning is lost.
+
     Args:
         dim: D.
         scale: standard deviation of the LM's word embeddings. Item vectors start on that scale,
             because the LM reads them among words.
+        pooling: learn w; without, it stays 0, the plain mean.
+        head: learn h_item; without, it is the identity.
     """
 
+    w: Tensor
     scale: Tensor
 
-    def __init__(self, dim: int, scale: float) -> None:
+    def __init__(self, dim: int, scale: float, *, pooling: bool = True, head: bool = True) -> None:
         super().__init__()
-        self.w = nn.Parameter(torch.zeros(dim))
+        zeros = torch.zeros(dim)
+        if pooling:
+            self.w = nn.Parameter(zeros)
+        else:
+            self.register_buffer("w", zeros)
         self.standardise = Standardise(dim)
-        self.h_item = Head(dim)
+        self.h_item = Head(dim) if head else nn.Identity()
         self.register_buffer("scale", torch.tensor(scale))
 
     @torch.no_grad()

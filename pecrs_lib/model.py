@@ -74,7 +74,8 @@ class PECRS(nn.Module):
         self.backbone = backbone
         dim = backbone.dim
         table = backbone.embed(torch.arange(min(4096, backbone.tokenizer.item)))
-        self.items = ItemEncoder(dim, float(table.detach().float().std()))
+        scale = float(table.detach().float().std())
+        self.items = ItemEncoder(dim, scale, pooling=config.item_pooling, head=config.item_head)
         self.queries = QueryEncoder(dim, config.query_pooling)
         self.standardise_q = Standardise(dim)
         self.f = Head(dim)
@@ -166,7 +167,7 @@ class PECRS(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.items.w.device
+        return self.items.scale.device
 
     def parameter_table(self) -> dict[str, int]:
         """Numbers of weights: of the frozen LM, of each trained part, and trained in percent."""

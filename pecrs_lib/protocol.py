@@ -7,7 +7,7 @@ recommended item (section 4.1), all turns of a dialogue in one pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Ranked:
         rank: (P,) of the item over the whole catalogue after re-ranking, 1 is best.
         retrieval_rank: (P,) before re-ranking.
         top1: (P,) catalogue row ranked first.
+        rank_within: m -> (P,) rank if only the m nearest had been re-ranked.
         response_dialogue, response_utterance: (G,) origin of each response.
         nll: (G,) summed −log p of its tokens given the true item, without the opening decision.
         tokens: (G,) how many they are.
@@ -56,6 +57,7 @@ class Ranked:
     response_utterance: np.ndarray
     nll: np.ndarray
     tokens: np.ndarray
+    rank_within: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 def batches_by_length(windows: Sequence[Window], tokens: int = 4096) -> list[list[Window]]:
@@ -75,6 +77,7 @@ def rank_windows(
     v: Tensor,
     *,
     candidates: int = 700,
+    within: Sequence[int] = (),
     chunk: int = 128,
     response_tokens: int = 64,
     batch_tokens: int = 4096,
@@ -85,10 +88,11 @@ def rank_windows(
     Args:
         v: (N, D) item vectors, from `model.encode_catalogue`.
         candidates: M_inference.
+        within: smaller M_inference to give the ranks for as well, at no further pass.
         progress: wraps the batches, e.g. `tqdm`.
     """
     model.eval()
-    points: list[np.ndarray] = []  # (6, p) each
+    points: list[np.ndarray] = []  # (6 + W, p) each, W smaller M_inference
     responses: list[np.ndarray] = []  # (4, g) each
     for part in progress(batches_by_length(windows, batch_tokens)):
         batch = pack(part, response_tokens=response_tokens).to(model.device)
@@ -107,15 +111,17 @@ def rank_windows(
         row, column = turns // trunk.width, turns % trunk.width
         ranking = rank(model, trunk, row, column, v, candidates=candidates, chunk=chunk)
         place = retrieval_order(ranking.distance)[turn]
+        smaller = [ranking.within(m).of_turns(turn).ranks(batch.positive) for m in within]
         found = (
             *(x[batch.point_response] for x in origin),
             batch.positive,
             ranking.of_turns(turn).ranks(batch.positive),
             (place == batch.positive[:, None]).long().argmax(1) + 1,
             ranking.rows[turn, 0],
+            *smaller,
         )
         points.append(np.stack([x.cpu().numpy() for x in found]))
-    p = np.concatenate([*points, np.empty((6, 0), np.int64)], 1)
+    p = np.concatenate([*points, np.empty((6 + len(within), 0), np.int64)], 1)
     g = np.concatenate([*responses, np.empty((4, 0))], 1)
     p = p[:, np.lexsort((p[1], p[0]))]
     g = g[:, np.lexsort((g[1], g[0]))]
@@ -130,4 +136,5 @@ def rank_windows(
         response_utterance=g[1].astype(np.int64),
         nll=g[2],
         tokens=g[3].astype(np.int64),
+        rank_within=dict(zip(within, p[6:], strict=True)),
     )

@@ -45,6 +45,14 @@ class Ranking:
         order = torch.cat([self.rows, full[:, M:]], 1)
         return (order == target[:, None]).long().argmax(1) + 1
 
+    def within(self, m: int) -> Ranking:
+        """What re-ranking only the `m` nearest gives; no score depends on the other candidates."""
+        order = (self.retrieved >= m).byte().argsort(dim=1, stable=True)[:, :m]
+        rows, score, retrieved = (
+            x.gather(1, order) for x in (self.rows, self.score, self.retrieved)
+        )
+        return Ranking(rows, score, retrieved, self.distance)
+
     def of_turns(self, turn: Tensor) -> Ranking:
         """The rankings of some turns, in the given order and as often as named."""
         return Ranking(self.rows[turn], self.score[turn], self.retrieved[turn], self.distance[turn])

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments import backbone_card
 from experiments.backbone import leaked
-from experiments.inspired_data import load as load_inspired
 from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues
 from pecrs_lib.config import TINY
 from pecrs_lib.data import Dialogue, Utterance, bundled, load_minireel
+from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.decoding import GREEDY
 from pecrs_lib.generation import respond
 from pecrs_lib.metrics import recall_at_k
@@ -54,12 +54,12 @@ def test_a_checkpoint_names_no_machine_and_is_small(folder):
 
 
 def test_the_inspired_checkpoint_ranks_as_its_run_said(shared_data):
-    catalogue, splits = load_inspired(shared_data / "inspired")
+    catalogue, splits = inspired_folder(shared_data / "inspired")
     record = json.loads((bundled("results") / "inspired.json").read_text())
     best = record["text"][0]["dev"][record["text"][0]["best_epoch"] - 1]
     model = PECRS.from_pretrained(INSPIRED).eval()
     v = item_vectors(model, catalogue)
-    ranked = rank_dialogues(model, splits["dev"], catalogue, v, candidates=1)
+    ranked = rank_dialogues(model, splits["valid"], catalogue, v, candidates=1)
     for k in (10, 50):
         assert recall_at_k(ranked.retrieval_rank.astype(float), k) == pytest.approx(
             best[f"retrieval R@{k}"], abs=1.0

@@ -590,7 +590,15 @@ def test_help_answers_at_once_and_imports_no_torch():
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert time.perf_counter() - start < 5  # about 0.15 s; a busy machine is no failure
-    for command in ("train", "evaluate", "recommend", "chat", "data download", "data describe"):
+    for command in (
+        "train",
+        "evaluate",
+        "recommend",
+        "chat",
+        "reproduce",
+        "data download",
+        "data describe",
+    ):
         assert "Example" in pecrs(*command.split(), "--help").stdout, command
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from pecrs_lib.data import CORPORA, Catalogue, DataError, Dialogue, Movie, Utterance, load_corpus
 from pecrs_lib.data import corpora as module
+from pecrs_lib.data.local import load_folder
 
 
 def test_minireel_needs_no_network():
@@ -42,3 +43,33 @@ def test_downloaded_sets_have_three_parts(name, monkeypatch):
     assert set(ids) == {"train", "valid", "test"} and all(ids.values())
     assert not ids["train"] & ids["valid"] and all(i.startswith("test") for i in ids["test"])
     assert all(i.startswith("dev" if name == "inspired" else "train") for i in ids["valid"])
+
+
+SIZES = {
+    "inspired": {"train": 801, "valid": 99, "test": 99},
+    "redial": {"train": 8102, "valid": 900, "test": 1003},
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_folders_have_the_same_three_parts(name, shared_data):
+    catalogue, splits = load_folder(name, shared_data / name)
+    assert {part: len(dialogues) for part, dialogues in splits.items()} == SIZES[name]
+    ids = [{d.id for d in dialogues} for dialogues in splits.values()]
+    assert not (ids[0] & ids[1] or ids[0] & ids[2] or ids[1] & ids[2])
+    named = [m.item for d in splits["test"] for u in d.utterances for m in u.mentions]
+    assert sum(item in catalogue for item in named) > 0.95 * len(named)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "problem"),
+    [
+        ("minireel", ".", "'minireel' is not read from a folder"),
+        ("redial", "none", "none: no such folder"),
+        ("redial", "", "movie_db: no such file"),
+        ("inspired", "", "id2movie.jsonl.gz: no such file"),
+    ],
+)
+def test_a_folder_in_no_such_layout_is_refused(name, folder, problem, tmp_path):
+    with pytest.raises(DataError, match=problem):
+        load_folder(name, tmp_path / folder)

@@ -347,3 +347,17 @@ def test_the_file_cannot_be_changed_through_the_tensor(tmp_path):
     del features
     assert file.read_bytes() == before
     assert torch.equal(cached(tmp_path, ToyLM()).values, toy_features().values)
+
+
+def test_pooling_and_head_left_out_are_the_mean_and_the_identity():
+    C, mask = torch.randn(3, 5, D), torch.arange(5) < torch.tensor([[5], [2], [1]])
+    C = C * mask[..., None]
+    bare = ItemEncoder(D, 0.5, pooling=False, head=False)
+    assert not list(bare.parameters())
+    mean = C.sum(1) / mask.sum(1, keepdim=True)
+    torch.testing.assert_close(bare(C, mask), 0.5 * mean)
+    for pooling, head in ((True, False), (False, True), (True, True)):
+        encoder = ItemEncoder(D, 0.5, pooling=pooling, head=head)
+        torch.testing.assert_close(encoder(C, mask), bare(C, mask))  # where training starts
+        names = {name.split(".")[0] for name, _ in encoder.named_parameters()}
+        assert ("w" in names, "h_item" in names) == (pooling, head)

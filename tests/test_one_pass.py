@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from experiments.inspired_data import load
 from pecrs_lib.config import Config
 from pecrs_lib.context import Window, encode_dialogues
 from pecrs_lib.data import Catalogue, Dialogue
+from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.heads import Standardise
 from pecrs_lib.items import ItemFeatures
 from pecrs_lib.losses import joint_loss
@@ -148,12 +148,12 @@ def test_against_nothing_but_itself_an_item_always_wins(tiny_backbone, catalogue
 
 
 def test_one_pass_equals_three_on_real_dialogues(shared_data, tiny_backbone):
-    catalogue, splits = load(shared_data / "inspired")
+    catalogue, splits = inspired_folder(shared_data / "inspired")
     catalogue = Catalogue(catalogue.movies[:200])  # the others stay text
     model, features = build(tiny_backbone, catalogue)
     recommending = [
         d
-        for d in splits["dev"]
+        for d in splits["valid"]
         if sum(i in catalogue for u in d.utterances if u.role == "recommender" for i in u.items) > 1
     ]
     windows = windows_for(model, recommending[:2], catalogue)

@@ -69,10 +69,19 @@ def test_chunks_batches_and_m_change_no_score(trained, catalogue, dialogues):
     windows = encode_windows(dialogues, catalogue, model)
     a = rank_windows(model, windows, v, candidates=24, chunk=1, batch_tokens=1)
     b = rank_windows(model, windows, v, candidates=500, chunk=1000, batch_tokens=10_000)
-    for field in dataclasses.fields(a):
-        np.testing.assert_allclose(
-            getattr(a, field.name), getattr(b, field.name), rtol=1e-4, err_msg=field.name
-        )
+    for name in {field.name for field in dataclasses.fields(a)} - {"rank_within"}:
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-4, err_msg=name)
+
+
+def test_one_pass_gives_the_ranks_of_every_smaller_m(trained, catalogue, dialogues):
+    model, v = trained
+    windows = encode_windows(dialogues, catalogue, model)
+    found = rank_windows(model, windows, v, candidates=24, within=(1, 5, 16, 24))
+    assert list(found.rank_within) == [1, 5, 16, 24]
+    for m, ranks in found.rank_within.items():
+        assert np.array_equal(rank_windows(model, windows, v, candidates=m).rank, ranks)
+    assert np.array_equal(found.rank_within[1], found.retrieval_rank)
+    assert not np.array_equal(found.rank_within[5], found.rank)
 
 
 def test_more_candidates_than_positions(trained, catalogue, dialogues):

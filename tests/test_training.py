@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -53,6 +54,19 @@ def test_resume_is_bit_identical(tiny_backbone, catalogue, dialogues, tmp_path):
     for name, value in state_of(whole.raw_model).items():
         assert torch.equal(value, state_of(again.raw_model)[name]), name
     assert whole.progress.history == again.progress.history
+
+
+def test_a_checkpoint_older_than_a_setting_resumes(tiny_backbone, catalogue, dialogues, tmp_path):
+    run = trainer(tiny_backbone, catalogue, dialogues, tmp_path, epochs=1)
+    run.fit()
+    path = tmp_path / "last" / "pecrs.json"
+    record = json.loads(path.read_text())
+    del record["config"]["item_pooling"], record["config"]["item_head"]
+    path.write_text(json.dumps(record))
+    assert trainer(tiny_backbone, catalogue, dialogues, tmp_path, epochs=1).resume()
+    other = trainer(tiny_backbone, catalogue, dialogues, tmp_path, epochs=1, item_head=False)
+    with pytest.raises(CheckpointError):
+        other.resume()
 
 
 def test_ctrl_c_between_weights_and_step_count_waits(tiny_backbone, catalogue, dialogues, tmp_path):

@@ -26,11 +26,11 @@ import torch
 import torch.nn.functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from experiments.inspired_data import load
 from pecrs_lib.batches import make_batch
 from pecrs_lib.calibration import calibrate
 from pecrs_lib.config import Config
 from pecrs_lib.context import Turn, Window
+from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.items import tokenize_items
 from pecrs_lib.losses import (
     pairwise_angular_distance,
@@ -245,7 +245,7 @@ def main() -> None:
         keep_freed_memory()
     dtype = getattr(torch, args.dtype)
 
-    catalogue, splits = load(args.inspired)
+    catalogue, splits = inspired_folder(args.inspired)
     with tempfile.TemporaryDirectory() as folder:
         texts = [u.text for d in splits["train"] for u in d.utterances]
         train_tokenizer(texts, 20_000).save_pretrained(folder)
