@@ -11,8 +11,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pecrs_lib import diagrams, figures
+from pecrs_lib.evidence import Results
 from pecrs_lib.explorer import Setting
 from pecrs_lib.explorer_widget import explorer_figure
+from pecrs_lib.paper_figures import differences_figure, grid_figure, turns_figure
+from pecrs_lib.reproduction import TABLES
+from pecrs_lib.runs import read_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAPER, OUT = ROOT / "data" / "results", ROOT / "data" / "paper", ROOT / "figures"
@@ -126,6 +130,11 @@ def main() -> None:
     asked = json.loads((RESULTS / "zero_shot.json").read_text(encoding="utf-8"))
     figures.save(zero_shot_figure(asked), OUT / "zero_shot.png")
     drawn += ["inspired_limits.png", "losses.png", "decoding.png", "zero_shot.png"]
+    runs_made = Results.of(read_runs(RESULTS / "runs"), "inspired", "cpu", "reel-small")
+    figures.save(differences_figure(TABLES["5"](runs_made)), OUT / "ablations.png")
+    figures.save(grid_figure(TABLES["figure-3"](runs_made)), OUT / "grid.png")
+    figures.save(turns_figure(TABLES["figure-4"](runs_made)), OUT / "turns.png")
+    drawn += ["ablations.png", "grid.png", "turns.png"]
     bench = RESULTS / "bench_one_pass.json"
     if bench.exists():
         report = json.loads(bench.read_text(encoding="utf-8"))
