@@ -217,6 +217,10 @@ def gain(
 ) -> dict[str, Any]:
     """Recall@k of `a` minus that of `b` in points, seeds paired, with the interval of a `cell`.
 
+    Where no point differs, resampling has no spread; the interval is then what could still be with
+    n points, ±3/n (the rule of three: Hanley and Lippman-Hand 1983, "If Nothing Goes Wrong, Is
+    Everything All Right?").
+
     Raises:
         ValueError: not the same points, or not as many seeds.
     """
@@ -225,7 +229,10 @@ def gain(
         if not (np.array_equal(x.dialogue, y.dialogue) and np.array_equal(x.item, y.item)):
             raise ValueError(f"{x.name!r} and {y.name!r} were not measured on the same points")
     hits = [(x.rank <= k).astype(float) - (y.rank <= k) for x, y in pairs]
-    return cell(f"{a[0].name} - {b[0].name}", f"R@{k}", pairs[0][0].dialogue, hits)
+    found = cell(f"{a[0].name} - {b[0].name}", f"R@{k}", pairs[0][0].dialogue, hits)
+    if found["n"] and not np.any(hits):
+        found |= {"low": -300 / found["n"], "high": 300 / found["n"]}
+    return found
 
 
 def verdict(paper: float, ours: Record, *, sized: bool = True) -> str:
