@@ -36,7 +36,7 @@ def variant_differences_figure(table: pd.DataFrame) -> Figure:
     ax.set_yticks(np.arange(len(names))[::-1], names)
     ax.set_xlabel("difference in Recall@50 to the main run (points)")
     ax.grid(axis="x", alpha=0.3)
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
 

@@ -19,6 +19,7 @@ from pecrs_lib.variants import AS_OFFICIAL, BEYOND, LEARNING_CURVE, OFFICIAL
 CUTS = (1, 10, 50)
 DIFFERENCE = "difference in R@50"  # to the main run, in points
 PRUNED = "catalogue pruned with test labels"
+PRUNED_TOO = f"{AS_OFFICIAL}, pruned"
 TARGETS: tuple[Targets, ...] = ("all", "novel")
 
 
@@ -45,7 +46,7 @@ def official(results: Results) -> pd.DataFrame:
     stands here with both denominators: the code divides distinct n-grams by sentences.
     """
     rows = _variants(results, OFFICIAL)
-    for name, variant in {PRUNED: MAIN, f"{AS_OFFICIAL}, {PRUNED}": AS_OFFICIAL}.items():
+    for name, variant in {PRUNED: MAIN, PRUNED_TOO: AS_OFFICIAL}.items():
         runs = [run for run in results.runs.get(variant, ()) if _pruned(results, run)]
         rows += _against_main(results, name, runs, [_pruned_ranks(results, r, name) for r in runs])
     for name in (MAIN, *OFFICIAL):
