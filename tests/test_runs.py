@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import pecrs_lib.data
+from experiments import pruned_catalogue
 from pecrs_lib import running
 from pecrs_lib.assessment import predictions_of, rank_dialogues
 from pecrs_lib.cli import app
@@ -208,7 +210,7 @@ def test_a_share_of_training_is_all_that_is_read(tiny, variant, seed, tmp_path, 
     assert drawn >= {d.id for d in some(SPLITS["train"], size // 2, seed)}
 
 
-def test_a_pruned_catalogue_holds_what_some_dialogue_mentions(tiny, tmp_path):
+def test_a_pruned_catalogue_holds_what_some_dialogue_mentions(tiny, tmp_path, monkeypatch):
     dialogues = [d for part in SPLITS.values() for d in part]
     said = {m.item for d in dialogues for u in d.utterances for m in u.mentions}
     unknown = toy_catalogue(30).movies[24:]  # nobody mentions them
@@ -227,6 +229,14 @@ def test_a_pruned_catalogue_holds_what_some_dialogue_mentions(tiny, tmp_path):
     whole = [np.inf if r is None else r for r in record["points"]["rank"]]
     assert (found.rank <= whole).mean() > 0.9 and (found.rank < whole).any()
     assert rank_among_mentioned(model, CATALOGUE, SPLITS) is None
+
+    path = tmp_path / "out" / f"{tiny().name}.json"  # a file of before there were pruned ranks
+    write_run({k: v for k, v in record.items() if k != "pruned"}, path)
+    monkeypatch.setattr(pruned_catalogue, "load_corpus", lambda name: (catalogue, SPLITS))
+    places = ["--runs", str(path.parent), "--work", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["x", "--dataset", "minireel", *places])
+    pruned_catalogue.main()
+    assert json.loads(path.read_text())["pruned"] == pruned
 
 
 def test_a_loss_taken_away_has_no_gradient_of_its_own(tiny, tmp_path):
