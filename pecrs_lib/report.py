@@ -183,16 +183,19 @@ def key_tables(name: str, results: Results, place: str) -> Iterable[str]:
     if place == "2":
         texts += [
             f"PECRS less simple baselines on {name}, recall in points [95 % interval].",
-            markdown(against_baselines(results)),
-            baselines_text(name, results),
+            markdown(beside := against_baselines(results)),
+            baselines_text(name, beside),
             noise_text(name, results),
         ]
     return [text for text in texts if text]
 
 
-def baselines_text(name: str, results: Results) -> str:
-    """In words: which baselines PECRS is ahead of at R@50, on all and on novel targets."""
-    table = against_baselines(results, (50,))
+def baselines_text(name: str, table: pd.DataFrame) -> str:
+    """In words: which baselines PECRS is ahead of at R@50, on all and on novel targets.
+
+    Args:
+        table: of `report_tables.against_baselines`.
+    """
     if table.empty:
         return ""
     texts = []

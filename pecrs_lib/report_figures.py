@@ -41,7 +41,7 @@ def verdicts_figure(table: pd.DataFrame, *, judged_only: bool = False) -> Figure
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
-    ax.set(xlim=(-0.6, len(names) - 0.4), ylim=(0.6 - len(table), 0.6))
+    ax.set(xlim=(-0.6, len(names) - 0.4), ylim=(0.45 - len(table), 0.6))
     ax.grid(visible=False)
     handles = [Patch(facecolor=colours[v], edgecolor="0.5", label=f"{SYMBOLS[v]}  {v}")
                for v in VERDICTS]  # fmt: skip

@@ -15,9 +15,10 @@ from pecrs_lib.cli import app
 from pecrs_lib.evidence import FAILS, HOLDS, OPEN, Results, paper_table
 from pecrs_lib.findings import MISSING, UNTESTED, VERDICTS, Files, Finding, read_files, weakest
 from pecrs_lib.judges import ablation, printed, printed_text, rival
-from pecrs_lib.report import RULE, SYMBOLS, markdown, report
+from pecrs_lib.report import RULE, SYMBOLS, baselines_text, markdown, report
 from pecrs_lib.report_figures import verdicts_figure
 from pecrs_lib.report_tables import (
+    against_baselines,
     by_chance,
     counts,
     evidence_rows,
@@ -241,6 +242,24 @@ def test_the_papers_own_differences_beside_noise(committed):
     assert rows.loc["PECRS-small", "noise"] == pytest.approx(noise)
     assert set(table["less"]) == {"UniCRS", "MESE"} and len(table) == 12
     assert printed_noise(Results("redial", {}, {})).empty
+
+
+def test_baselines_in_words(committed):
+    results = committed.columns[DATA]
+    best = changed(committed, "PECRS", 1).columns[DATA]
+    said = baselines_text(DATA, against_baselines(best))
+    names = ", ".join(results.data["baselines"])
+    assert said == (
+        f"At R@50 PECRS on {DATA} is on all targets ahead of {names}, "
+        f"and on novel targets ahead of {names}."
+    )
+    table = against_baselines(results)
+    row = table[(table["PECRS less"] == "Popularity") & (table["targets"] == "novel")].iloc[0]
+    novel = np.array(results.data["points"]["novel"], bool)
+    other = np.array(results.data["baselines"]["Popularity"]["rank"], float)[novel] <= 10
+    own = [np.array(r["points"]["rank"], float)[novel] <= 10 for r in results.main]
+    assert row["R@10"].startswith(f"{100 * (np.mean(own) - other.mean()):+.1f} [")
+    assert baselines_text(DATA, against_baselines(Results("redial", {}, {}))) == ""
 
 
 def test_settings_that_are_not_the_papers(committed):

@@ -66,6 +66,7 @@ def run(variant, seed, negatives=64, worst=200):
         "dataset": "inspired", "preset": "cpu", "backbone": "reel-small", "variant": variant,
         "seed": seed, "seconds_per_batch": 1.5, "seconds": {"train": 60.0, "test": 60.0},
         "config": {"negatives": negatives, "candidates": 400, "warm_start": 6},
+        "parameters": {"frozen": 90, "LoRA": 10},
         "points": same | {"rank": rank(), "top1": rng.integers(0, 200, P).tolist()},
         "rank_within": {"16": rank(), "150": rank()},
         "rank_without": {f: rank() for f in FIELDS} if main else {},
@@ -74,7 +75,8 @@ def run(variant, seed, negatives=64, worst=200):
             "nll": rng.uniform(5, 50, P).tolist(), "tokens": rng.integers(1, 20, P).tolist(),
         },
         "replies": {
-            "n": P, "metrics": {f"Dist@{n} per sentence": n / 2 for n in (2, 3, 4)},
+            "n": P,
+            "metrics": {"F-1": 50.0} | {f"Dist@{n} per sentence": n / 2 for n in (2, 3, 4)},
             "dialogue": same["dialogue"], "turn": same["turn"],
             "rouge1": rng.uniform(0, 50, P).tolist(), "rouge2": rng.uniform(0, 9, P).tolist(),
             "says": rng.integers(0, 2, P).tolist(), "due": rng.integers(0, 2, P).tolist(),
