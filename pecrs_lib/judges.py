@@ -70,6 +70,11 @@ def statistics(files: Files, results: Results) -> Finding | None:
     )
 
 
+def _as_in_paper(run: Record) -> bool:
+    """Whether a run has the paper's settings and one of its backbones."""
+    return bool(run["preset"] == "paper" and str(run["backbone"]).startswith("gpt2"))
+
+
 def rival(name: str, model: str, cuts: Sequence[int] = CUTS) -> Judge:
     """Table 2: more recall than a system that is not here, by its printed numbers.
 
@@ -89,7 +94,7 @@ def rival(name: str, model: str, cuts: Sequence[int] = CUTS) -> Judge:
             measured = cell("", "", own[0].dialogue, [p.rank <= k for p in own])
             shifted = measured | {key: measured[key] - other for key in ("ours", "low", "high")}
             judged = verdict(claimed, shifted) if claimed > 0 else FAILS
-            comparable = results.main[0]["preset"] == "paper" and results.model_of_paper == model
+            comparable = _as_in_paper(results.main[0]) and results.model_of_paper == model
             note = "" if claimed > 0 else "The paper's own numbers say the opposite."
             if not comparable:
                 note += f" Our runs are not {model} in the paper's settings."
@@ -199,7 +204,7 @@ def trained_share(files: Files, results: Results) -> Finding | None:
     share = 100 * (1 - counted["frozen"] / sum(counted.values()))
     claimed = printed_text("trained")
     near = HOLDS if claimed / 2 < share < 2 * claimed else FAILS
-    of_paper = results.main[0]["preset"] == "paper"
+    of_paper = _as_in_paper(results.main[0])
     note = "" if of_paper else "A smaller backbone has less to freeze: not to be compared."
     return Finding(
         near if of_paper else UNTESTED, claimed, float(share), n=sum(counted.values()),

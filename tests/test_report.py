@@ -151,6 +151,10 @@ def test_systems_of_the_paper_are_judged_in_its_settings_only(committed):
         "PECRS": [r | {"preset": "paper", "backbone": "gpt2"} for r in results.main]
     })  # fmt: skip
     assert claim.find(committed, paper).verdict == FAILS
+    small = Results("inspired", results.data, {
+        "PECRS": [r | {"preset": "paper"} for r in results.main]
+    })  # fmt: skip
+    assert claim.find(committed, small).verdict == UNTESTED
     perfect = [copy.deepcopy(r) for r in paper.main]
     for run in perfect:
         run["points"]["rank"] = [1] * len(run["points"]["rank"])
