@@ -24,13 +24,13 @@ FLOW = (
     "losses", "heads", "items", "backbone", "model", "batches", "calibration", "ranking",
     "protocol", "checkpoint", "warmstart", "training", "recommend", "decoding", "streaming",
     "generation", "why", "chat", "baselines", "evaluation", "assessment", "pruning", "variants",
-    "runs", "evidence", "variant_tables",
-    "reproduction", "claims", "running", "replies", "judgements", "agreement", "human_evaluation",
-    "titles", "answers", "zero_shot", "recommended", "likelihood", "language_models", "servers",
-    "pretrain", "grammar", "world", "conversation", "simulate", "exercises", "explorer", "figures",
-    "variant_figures",
-    "paper_figures", "diagrams", "next_token", "widgets", "explorer_widget", "decoding_widget",
-    "chat_html", "chat_widget", "cli", "__main__",
+    "runs", "evidence", "variant_tables", "reproduction", "findings", "judges", "group_judges",
+    "text_judges", "claims", "report_tables", "report", "running", "replies", "judgements",
+    "agreement", "human_evaluation", "titles", "answers", "zero_shot", "recommended", "likelihood",
+    "language_models", "servers", "pretrain", "grammar", "world", "conversation", "simulate",
+    "exercises", "explorer", "figures", "variant_figures", "paper_figures", "report_figures",
+    "diagrams", "next_token", "widgets", "explorer_widget", "decoding_widget", "chat_html",
+    "chat_widget", "cli", "__main__",
 )  # fmt: skip
 
 

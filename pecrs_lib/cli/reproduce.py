@@ -76,6 +76,14 @@ def reproduce(
     only_list: Annotated[
         bool, typer.Option("--list", help="Say what would run and for how long, and stop.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE.md",
+            help="Write a verdict on every claim of the paper, from the files of OUT, and stop.",
+        ),
+    ] = None,
 ) -> None:
     """Reproduce tables and figures of the paper.
 
@@ -89,7 +97,11 @@ def reproduce(
       pecrs reproduce 5 figure-3 --dataset inspired --budget 120 --list
       pecrs reproduce 2 3 --dataset inspired --compat official
       pecrs reproduce --dataset redial --preset paper --backbone gpt2-medium
+      pecrs reproduce --report report.md
     """
+    if report is not None:
+        _report(report, out)
+        return
     numbers = _seeds(seeds)
     from pecrs_lib.runs import PRESETS, estimate, is_done, plan, read_runs
 
@@ -143,6 +155,14 @@ def _print(
     found = found[found["table"].isin(tables)]
     if len(found):
         show(f"\nClaims\n{claims_as_text(found)}")
+
+
+def _report(path: Path, out: Path) -> None:
+    from pecrs_lib.findings import read_files
+    from pecrs_lib.report import report
+
+    path.write_text(report(read_files(out.parent, out)), encoding="utf-8")
+    say(f"{path} written from the files of {out.parent}")
 
 
 def _seeds(text: str) -> list[int]:
