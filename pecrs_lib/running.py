@@ -26,7 +26,7 @@ from pecrs_lib.assessment import (
     predictions_of,
     rank_dialogues,
 )
-from pecrs_lib.baselines import fit_baselines
+from pecrs_lib.baselines import Popularity, fit_baselines
 from pecrs_lib.data import Catalogue, Dialogue, Movie, describe
 from pecrs_lib.evaluation import Predictions, predict
 from pecrs_lib.items import FIELDS
@@ -196,6 +196,7 @@ def measure(
             "rank": ints(found.rank),
             "retrieval_rank": ranks(full, full.retrieval_rank),
             "top1": found.top1.tolist(),
+            "confidence": confidence_of(full, found),
         },
         "rank_within": {str(m): ranks(full, full.rank_within[m]) for m in smaller},
         "rank_without": pruned,
@@ -247,6 +248,16 @@ def ints(ranks: np.ndarray) -> list[int | None]:
     return [int(r) if np.isfinite(r) else None for r in ranks]
 
 
+def confidence_of(ranked: Ranked, found: Predictions) -> list[float | None]:
+    """How sure the model was of the film it ranked first, for every point of `found`; None where
+    the catalogue has no target of the turn.
+    """
+    keys = zip(ranked.dialogue.tolist(), ranked.utterance.tolist(), strict=True)
+    sure = dict(zip(keys, rounded(ranked.confidence.tolist(), 4), strict=True))
+    turns = zip(found.dialogue.tolist(), found.turn.tolist(), strict=True)
+    return [sure.get(turn) for turn in turns]
+
+
 def points_of(found: Predictions) -> dict[str, list[Any]]:
     """Which points predictions are of, as columns for a file."""
     return {
@@ -258,7 +269,9 @@ def points_of(found: Predictions) -> dict[str, list[Any]]:
 
 
 def data_record(dataset: str, corpus: Corpus) -> dict[str, Any]:
-    """What the tables need of the data: counts, genres, and the baselines' ranks on the test."""
+    """What the tables need of the data: counts, genres, how often recommenders name each item in
+    training, and the baselines' ranks on the test.
+    """
     catalogue, splits = corpus
     systems = fit_baselines(splits["train"], catalogue)
     predictions = [predict(system, splits["test"], catalogue) for system in systems]
@@ -269,6 +282,7 @@ def data_record(dataset: str, corpus: Corpus) -> dict[str, Any]:
         "statistics": describe(everything, catalogue).to_json(),
         "n": {part: len(dialogues) for part, dialogues in splits.items()},
         "items": [movie.id for movie in catalogue],
+        "popularity": Popularity().fit(splits["train"], catalogue).counts.astype(int).tolist(),
         "genre": [movie.genres[0] if movie.genres else "" for movie in catalogue],
         "points": points_of(predictions[0]),
         "baselines": {p.name: {"rank": ints(p.rank), "top1": p.top1.tolist()} for p in predictions},
