@@ -31,7 +31,7 @@ from pecrs_lib.assessment import predictions_of, rank_dialogues
 from pecrs_lib.batches import make_batch
 from pecrs_lib.calibration import calibrate
 from pecrs_lib.context import Window
-from pecrs_lib.data import Catalogue
+from pecrs_lib.data import Catalogue, Dialogue
 from pecrs_lib.data.local import Corpus, load_folder
 from pecrs_lib.items import ItemFeatures
 from pecrs_lib.model import PECRS
@@ -51,11 +51,14 @@ TIMED = 20  # dialogues that every number of candidates is timed on
 
 
 def cost(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
-    """Seconds of a piece of work, peak memory of the process meanwhile in MiB; and its result."""
+    """CPU seconds of a piece of work, peak memory of the process meanwhile in MiB; and its result.
+
+    The seconds of all threads are added up, and what else the machine does is not counted.
+    """
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    started = time.perf_counter()
+    started = time.process_time()
     result = work()
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
     return {"seconds": round(seconds, 2), "MiB": round(peak / 1024)}, result
@@ -77,28 +80,34 @@ def training_steps(
     return found
 
 
+def timings(
+    model: PECRS, catalogue: Catalogue, few: list[Dialogue], v: Tensor
+) -> list[dict[str, Any]]:
+    """What ranking some dialogues costs, for every M_inference."""
+    rows = []
+    for m in tqdm((*WITHIN, len(catalogue)), desc="timed"):  # rising: kept memory hides nothing
+        spent, found = cost(lambda m=m: rank_dialogues(model, few, catalogue, v, candidates=m))  # type: ignore[misc]
+        turns = len(np.unique(np.stack([found.dialogue, found.utterance]), axis=1).T)
+        rows.append({"M": m, "turns": turns, **spent})
+    return rows
+
+
 def candidates(corpus: Corpus, name: str) -> dict[str, Any]:
     """Recall, seconds and memory for every M_inference, and of training steps."""
     catalogue, splits = corpus
     model = PECRS.from_pretrained(RUNS / name / "best").eval()
     features = model.item_features(catalogue, cache_dir=RUNS / "cache")
     v = model.encode_catalogue(features)
-    every = (*WITHIN, len(catalogue))
-    rows = []
-    for m in tqdm(every, desc="timed"):  # rising: memory that is kept is less than the next needs
-        spent, few = cost(lambda m=m: rank_dialogues(  # type: ignore[misc]
-            model, splits["test"][:TIMED], catalogue, v, candidates=m
-        ))  # fmt: skip
-        turns = len(np.unique(np.stack([few.dialogue, few.utterance]), axis=1).T)
-        rows.append({"M": m, "turns": turns, **spent})
+    timed = timings(model, catalogue, splits["test"][:TIMED], v)  # before memory has grown
+    windows = encode_windows(splits["train"], catalogue, model)
+    window = next(w for w in windows if sum(len(turn.items) > 0 for turn in w.turns) == 3)
+    steps = training_steps(model, catalogue, features, window)
     whole = rank_dialogues(
         model, splits["test"], catalogue, v, candidates=len(catalogue), within=WITHIN, progress=tqdm
     )
     ranks = {**whole.rank_within, len(catalogue): whole.rank}
     found = {m: predictions_of(replace(whole, rank=r), splits["test"], catalogue)
              for m, r in ranks.items()}  # fmt: skip
-    windows = encode_windows(splits["train"], catalogue, model)
-    window = next(w for w in windows if sum(len(turn.items) > 0 for turn in w.turns) == 3)
     return {
         "run": name,
         **machine(),
@@ -106,8 +115,8 @@ def candidates(corpus: Corpus, name: str) -> dict[str, Any]:
         "items": len(catalogue),
         "points": points_of(found[len(catalogue)]),
         "rank": {str(m): ints(p.rank) for m, p in found.items()},
-        "timed": rows,
-        "training": training_steps(model, catalogue, features, window),
+        "timed": timed,
+        "training": steps,
     }
 
 

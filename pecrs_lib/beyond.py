@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pecrs_lib.data import DataError
 from pecrs_lib.evaluation import Predictions
 from pecrs_lib.evidence import (
     Record,
@@ -185,7 +186,12 @@ def popularity(results: Results) -> pd.DataFrame:
 
     Metrics: R@k of the targets in a bucket (n: such points), "recommended first (%)" and, for the
     row "the recommenders", "named (%)" (n: all points), "catalogue (%)" (n: all films).
+
+    Raises:
+        DataError: the file of the data is from before it held "popularity".
     """
+    if "popularity" not in results.data:
+        raise DataError(f"{results.dataset}-data.json has no popularity; remove it and run again")
     mentions = np.array(results.data["popularity"])
     row_of = {item: j for j, item in enumerate(results.data["items"])}
     points = results.data["points"]

@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pecrs_lib.evidence import cell, rank_array
 from pecrs_lib.figures import MARKERS, axes_of
 
 Panels = dict[str, dict[str, list[dict[str, Any]]]]
+_NO_BOUNDS = {"low": np.nan, "high": np.nan}
 
 
 def panels(
@@ -42,6 +44,42 @@ def panels(
         for name in dict.fromkeys(mine[series]):
             rows = {r["row"]: r for r in mine[mine[series] == name].to_dict("records")}
             found[label][str(name)] = [_cell(rows.get(row, {}), value) for row in names]
+    return found
+
+
+def beside(table: pd.DataFrame, names: Sequence[str], labels: Mapping[str, str]) -> Panels:
+    """Panels of `figures.dots_figure`: the paper's numbers and ours, one panel per metric.
+
+    Args:
+        table: a row per name and metric; its intervals are ours where there is a number of ours.
+        names, labels: as in `panels`.
+    """
+    found: Panels = {}
+    for metric, label in labels.items():
+        rows = {r["row"]: r for r in table[table["metric"] == metric].to_dict("records")}
+        of = [rows.get(name, {}) for name in names]
+        bare = [row if pd.isna(row.get("ours")) else {**row, **_NO_BOUNDS} for row in of]
+        printed = [_cell(row, "paper") for row in bare]
+        found[label] = {"the paper": printed, "ours": [_cell(row, "ours") for row in of]}
+    return found
+
+
+def differences(table: pd.DataFrame, labels: Mapping[str, str]) -> Panels:
+    """Panels of the differences between rows of the paper's table, with both intervals.
+
+    Args:
+        table: of `beyond.paper_differences`.
+        labels: as in `panels`; rows are in the order of their first occurrence.
+    """
+    found: Panels = {}
+    for metric, label in labels.items():
+        rows = {r["row"]: r for r in table[table["metric"] == metric].to_dict("records")}
+        of = [rows.get(name, {}) for name in dict.fromkeys(table["row"])]
+        paired = [{**r, "low": r.get("paired low"), "high": r.get("paired high")} for r in of]
+        found[f"difference in {label.replace('%', 'points')}"] = {
+            "independent": [_cell(row, "paper") for row in of],
+            "as alike as ours": [_cell(row, "paper") for row in paired],
+        }
     return found
 
 
@@ -102,7 +140,7 @@ def reliability_figure(table: pd.DataFrame) -> Figure:
 
 
 def candidates_table(record: Mapping[str, Any]) -> pd.DataFrame:
-    """Recall@50, seconds a turn and MiB for every M_inference.
+    """Recall@50, CPU seconds a turn and MiB for every M_inference.
 
     Args:
         record: "candidates" of the file of `experiments.beyond`.
@@ -111,7 +149,7 @@ def candidates_table(record: Mapping[str, Any]) -> pd.DataFrame:
     for spent in record["timed"]:
         ranks = rank_array(record["rank"][str(spent["M"])])
         found = cell("PECRS", "R@50", record["points"]["dialogue"], [ranks <= 50])
-        each = {"seconds a turn": spent["seconds"] / spent["turns"], "MiB": spent["MiB"]}
+        each = {"CPU seconds a turn": spent["seconds"] / spent["turns"], "MiB": spent["MiB"]}
         rows.append(found | {"M": spent["M"]} | each)
     return pd.DataFrame(rows)
 
@@ -126,12 +164,13 @@ def candidates_figure(record: Mapping[str, Any]) -> Figure:
     figure, axes = axes_of(3, (9.6, 3.2))
     spread = np.stack([table["ours"] - table["low"], table["high"] - table["ours"]])
     axes[0].errorbar(table["M"], table["ours"], yerr=spread, marker="o", color="0.2", capsize=3)
-    axes[1].plot(table["M"], table["seconds a turn"], marker="s", color="0.2")
+    axes[1].plot(table["M"], table["CPU seconds a turn"], marker="s", color="0.2")
     axes[2].plot(table["M"], table["MiB"], marker="D", color="0.2")
-    names = ("Recall@50 (%)", "seconds a turn", "peak memory of the process (MiB)")
+    names = ("Recall@50 (%)", "CPU seconds a turn", "peak memory of the process (MiB)")
     for ax, name in zip(axes, names, strict=True):
         ax.axvline(record["positions"], ls=":", color="0.4", lw=1)
-        ax.set(xscale="log", xlabel="candidates re-ranked", ylabel=name, ylim=(0, None))
+        ax.set(xscale="log", xlabel="candidates re-ranked", ylabel=name)
+        ax.set_ylim(0, 1.1 * ax.get_ylim()[1])
         ax.set_xticks(table["M"], [str(m) for m in table["M"]], rotation=45)
         ax.minorticks_off()
     return figure
@@ -152,6 +191,7 @@ def epochs_figure(table: pd.DataFrame) -> Figure:
             best = rows.loc[rows["ours"].idxmax()]
             ax.plot(best["epoch"], best["ours"], "o", color="0.2", mfc="white", ms=8)
         ax.set(xlabel="epoch of the heads", ylabel=f"Recall@{metric.removeprefix('R@')} (%)")
-        ax.set_ylim(0, None)
+        ax.margins(y=0.15)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     np.atleast_1d(axes)[0].legend()
     return figure

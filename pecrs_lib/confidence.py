@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pecrs_lib.beyond import turns_of
+from pecrs_lib.data import DataError
 from pecrs_lib.evidence import Floats, Record, Results, cell, count, ranks_of
 
 BINS = 8
@@ -25,9 +26,11 @@ def answers(run: Record) -> tuple[NDArray[np.int64], Floats, NDArray[np.bool_]]:
     """Of every turn with a ranking: dialogue, confidence, and whether the model was right, (T,).
 
     Raises:
-        KeyError: a file from before runs held "confidence".
+        DataError: the run is from before files held "confidence".
     """
     points = run["points"]
+    if "confidence" not in points:
+        raise DataError(f"no confidence in the file of seed {run['seed']}; remove it and run again")
     of, dialogue = turns_of(points)
     sure = np.full(len(dialogue), np.nan)
     sure[of] = [np.nan if c is None else c for c in points["confidence"]]

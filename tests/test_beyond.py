@@ -21,6 +21,7 @@ from pecrs_lib.beyond import (
     turns_of,
 )
 from pecrs_lib.beyond_figures import (
+    beside,
     candidates_figure,
     candidates_table,
     epochs_figure,
@@ -40,7 +41,7 @@ from pecrs_lib.confidence import (
     rescaled,
     scales,
 )
-from pecrs_lib.data import bundled
+from pecrs_lib.data import DataError, bundled
 from pecrs_lib.evidence import Results
 from pecrs_lib.figures import dots_figure
 from pecrs_lib.recommended import wilson
@@ -250,7 +251,7 @@ COST = {
 def test_figures_draw_their_tables(results):
     table = candidates_table(COST)
     assert table["ours"].tolist() == [50, 100]
-    assert table["seconds a turn"].tolist() == [0.4, 25.6]
+    assert table["CPU seconds a turn"].tolist() == [0.4, 25.6]
     assert len(candidates_figure(COST).axes) == 3
     assert len(epochs_figure(epochs(CHOICE)).axes) == 3
     assert len(popularity_figure(popularity(results)).axes[0].containers) == 2
@@ -261,6 +262,27 @@ def test_figures_draw_their_tables(results):
     assert shown["first"]["novel"][0] == {"value": None}
     assert shown["ten"]["all"][1]["value"] == pytest.approx(100 * (4 / 6 + 5 / 6) / 2)
     assert len(dots_figure(names, shown).axes) == 2
+
+
+def test_the_paper_beside_ours(results):
+    names = ["UniCRS (paper)", "PECRS"]
+    table = recalls(results)
+    [shown] = beside(table[table["targets"] == "all"], names, {"R@1": "first"}).values()
+    assert shown["ours"][0] == {"value": None} == shown["the paper"][1]
+    assert shown["the paper"][0]["value"] == 9.4 and set(shown["ours"][1]) == {
+        "value",
+        "low",
+        "high",
+    }
+
+
+def test_files_from_before_say_so(results):
+    data = {k: v for k, v in results.data.items() if k != "popularity"}
+    with pytest.raises(DataError, match=r"inspired-data\.json has no popularity"):
+        popularity(Results("inspired", data, {}))
+    old = {**results.main[0], "points": POINTS | {"rank": [1] * 6, "top1": [0] * 6}}
+    with pytest.raises(DataError, match="no confidence in the file of seed 0"):
+        answers(old)
 
 
 def test_the_committed_file_is_of_the_committed_run():
