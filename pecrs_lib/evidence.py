@@ -217,9 +217,9 @@ def gain(
 ) -> dict[str, Any]:
     """Recall@k of `a` minus that of `b` in points, seeds paired, with the interval of a `cell`.
 
-    Where no point differs, resampling has no spread; the interval is then what could still be with
-    n points, ±3/n (the rule of three: Hanley and Lippman-Hand 1983, "If Nothing Goes Wrong, Is
-    Everything All Right?").
+    Where ranks differ but none crosses k, resampling has no spread; the interval is then what could
+    still be with n points, ±3/n (the rule of three: Hanley and Lippman-Hand 1983, "If Nothing Goes
+    Wrong, Is Everything All Right?").
 
     Raises:
         ValueError: not the same points, or not as many seeds.
@@ -230,7 +230,8 @@ def gain(
             raise ValueError(f"{x.name!r} and {y.name!r} were not measured on the same points")
     hits = [(x.rank <= k).astype(float) - (y.rank <= k) for x, y in pairs]
     found = cell(f"{a[0].name} - {b[0].name}", f"R@{k}", pairs[0][0].dialogue, hits)
-    if found["n"] and not np.any(hits):
+    moved = any(not np.array_equal(x.rank, y.rank) for x, y in pairs)
+    if moved and not np.any(hits):
         found |= {"low": -300 / found["n"], "high": 300 / found["n"]}
     return found
 

@@ -41,6 +41,7 @@ class Ranked:
         rank: (P,) of the item over the whole catalogue after re-ranking, 1 is best.
         retrieval_rank: (P,) before re-ranking.
         top1: (P,) catalogue row ranked first.
+        confidence: (P,) its probability, softmax over the scores of the re-ranked candidates.
         rank_within: m -> (P,) rank if only the m nearest had been re-ranked.
         response_dialogue, response_utterance: (G,) origin of each response.
         nll: (G,) summed −log p of its tokens given the true item, without the opening decision.
@@ -53,6 +54,7 @@ class Ranked:
     rank: np.ndarray
     retrieval_rank: np.ndarray
     top1: np.ndarray
+    confidence: np.ndarray
     response_dialogue: np.ndarray
     response_utterance: np.ndarray
     nll: np.ndarray
@@ -93,6 +95,7 @@ def rank_windows(
     """
     model.eval()
     points: list[np.ndarray] = []  # (6 + W, p) each, W smaller M_inference
+    confidence: list[np.ndarray] = [np.empty(0)]  # (p,) each
     responses: list[np.ndarray] = []  # (4, g) each
     for part in progress(batches_by_length(windows, batch_tokens)):
         batch = pack(part, response_tokens=response_tokens).to(model.device)
@@ -121,9 +124,11 @@ def rank_windows(
             *smaller,
         )
         points.append(np.stack([x.cpu().numpy() for x in found]))
+        confidence.append(ranking.score.softmax(1)[turn, 0].cpu().double().numpy())
     p = np.concatenate([*points, np.empty((6 + len(within), 0), np.int64)], 1)
     g = np.concatenate([*responses, np.empty((4, 0))], 1)
-    p = p[:, np.lexsort((p[1], p[0]))]
+    order = np.lexsort((p[1], p[0]))
+    p = p[:, order]
     g = g[:, np.lexsort((g[1], g[0]))]
     return Ranked(
         dialogue=p[0],
@@ -132,6 +137,7 @@ def rank_windows(
         rank=p[3],
         retrieval_rank=p[4],
         top1=p[5],
+        confidence=np.concatenate(confidence)[order],
         response_dialogue=g[0].astype(np.int64),
         response_utterance=g[1].astype(np.int64),
         nll=g[2],

@@ -40,7 +40,8 @@ def slow_rank(model, window, turn, item, v, candidates):
     order = sorted(range(len(v)), key=lambda j: (distance[j].item(), j))
     near, far = order[:candidates], order[candidates:]
     near = sorted(near, key=lambda j: -score[j].item())
-    return (near + far).index(item) + 1, order.index(item) + 1, near[0]
+    confidence = torch.softmax(score[near], 0)[0].item()
+    return (near + far).index(item) + 1, order.index(item) + 1, near[0], confidence
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,8 +61,9 @@ def test_ranks_equal_the_slow_way(kind, from_retrieval, catalogue, dialogues, tm
             if i is not None
         }
     key = np.stack([ranked.dialogue, ranked.utterance, ranked.item], 1).tolist()
-    got = np.stack([ranked.rank, ranked.retrieval_rank, ranked.top1], 1).tolist()
-    assert dict(zip(map(tuple, key), map(tuple, got), strict=True)) == want and len(want) > 3
+    got = np.stack([ranked.rank, ranked.retrieval_rank, ranked.top1, ranked.confidence], 1)
+    assert {tuple(k) for k in key} == set(want) and len(key) == len(want) > 3
+    np.testing.assert_allclose(got, [want[tuple(k)] for k in key], rtol=1e-4)
 
 
 def test_chunks_batches_and_m_change_no_score(trained, catalogue, dialogues):

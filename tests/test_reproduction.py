@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -145,7 +146,10 @@ def test_a_difference_is_the_paired_bootstrap(results):
     both = gain([a, b], [b, a], 50)
     assert (both["ours"], both["low"], both["high"]) == (0, 0, 0)
     assert both["seeds"] == (known.difference, -known.difference)
-    none = gain([a], [a], 50)  # nothing seen to differ is not certainty
+    same = gain([a], [a], 50)
+    assert (same["low"], same["high"]) == (0, 0)
+    moved = replace(a, rank=np.where(a.rank > 50, a.rank + 1, a.rank))
+    none = gain([a], [moved], 50)  # nothing seen to differ is not certainty
     assert (none["low"], none["ours"], none["high"]) == (-300 / none["n"], 0, 300 / none["n"])
     assert verdict(-0.1, none) == OPEN and verdict(-1000, none) == FAILS
     with pytest.raises(ValueError, match="same points"):

@@ -14,13 +14,15 @@ import pecrs_lib.data
 from experiments import pruned_catalogue
 from pecrs_lib import running
 from pecrs_lib.assessment import predictions_of, rank_dialogues
+from pecrs_lib.baselines import Popularity
 from pecrs_lib.cli import app
 from pecrs_lib.cli.reproduce import Dataset, Preset
 from pecrs_lib.config import Config
 from pecrs_lib.data import CORPORA, Catalogue, DataError
+from pecrs_lib.measuring import confidence_of, data_record
 from pecrs_lib.model import PECRS
 from pecrs_lib.pruning import mentioned, rank_among_mentioned
-from pecrs_lib.running import carry_out, data_record, some
+from pecrs_lib.running import carry_out, some
 from pecrs_lib.runs import (
     ABLATIONS,
     AS_IN_PAPER,
@@ -284,6 +286,11 @@ def test_the_file_is_what_the_model_does(tiny, tmp_path):
         ranked = rank_dialogues(model, SPLITS["test"], CATALOGUE, v, candidates=int(m))
         found = predictions_of(ranked, SPLITS["test"], CATALOGUE)
         assert found.rank.tolist() == ranks
+        if m == "12":
+            assert confidence_of(ranked, found) == record["points"]["confidence"]
+            last = (ranked.dialogue == found.dialogue[-1]) & (ranked.utterance == found.turn[-1])
+            sure = pytest.approx(ranked.confidence[last][0], abs=1e-4)
+            assert record["points"]["confidence"][-1] == sure
     assert record["points"]["item"] == found.item.tolist()
     pruned = [f for f in ("title", "actors", "directors", "genres")]
     w = model.encode_catalogue(model.item_features(CATALOGUE, fields=pruned))
@@ -305,6 +312,13 @@ def test_files_hold_no_sentence(tiny, tmp_path):
         text = json.dumps(record)
         assert not [words for words in long if words in text]
         assert not [movie.plot for movie in CATALOGUE if movie.plot in text]
+
+
+def test_popularity_is_what_the_baseline_counts():
+    counts = data_record("minireel", CORPUS)["popularity"]
+    known = Popularity().fit(SPLITS["train"], CATALOGUE).counts
+    assert counts == known.tolist() and sum(counts) > 0
+    assert all(isinstance(count, int) for count in counts)
 
 
 def test_a_written_run_reads_as_it_was(tmp_path):

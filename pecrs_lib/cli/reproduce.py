@@ -223,7 +223,8 @@ def _carry_out(
     from pecrs_lib.cli.trained import quieten
     from pecrs_lib.data import load_corpus
     from pecrs_lib.data.local import load_folder
-    from pecrs_lib.running import carry_out, data_record
+    from pecrs_lib.measuring import data_record
+    from pecrs_lib.running import carry_out
     from pecrs_lib.runs import write_run
 
     quieten()

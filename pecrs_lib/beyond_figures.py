@@ -1,0 +1,197 @@
+"""The figures of what goes beyond the paper, drawn from the tables of `beyond` and `confidence`.
+
+Beside `paper_figures`; palette, size and markers are those of `figures`. `panels` turns a table
+into what `figures.dots_figure` draws and `figures.dots_table` shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pecrs_lib.evidence import cell, rank_array
+from pecrs_lib.figures import MARKERS, axes_of
+
+Panels = dict[str, dict[str, list[dict[str, Any]]]]
+_NO_BOUNDS = {"low": np.nan, "high": np.nan}
+
+
+def panels(
+    table: pd.DataFrame,
+    names: Sequence[str],
+    series: str,
+    labels: Mapping[str, str],
+    *,
+    value: str = "ours",
+) -> Panels:
+    """Panels of `figures.dots_figure`: one per metric, a marker per value of the column `series`.
+
+    Args:
+        names: rows, in their order; one that a series lacks stays empty.
+        labels: metric -> label of its axis.
+        value: the column that is drawn, with its ``low`` and ``high``.
+    """
+    found: Panels = {}
+    for metric, label in labels.items():
+        mine = table[table["metric"] == metric]
+        found[label] = {}
+        for name in dict.fromkeys(mine[series]):
+            rows = {r["row"]: r for r in mine[mine[series] == name].to_dict("records")}
+            found[label][str(name)] = [_cell(rows.get(row, {}), value) for row in names]
+    return found
+
+
+def beside(table: pd.DataFrame, names: Sequence[str], labels: Mapping[str, str]) -> Panels:
+    """Panels of `figures.dots_figure`: the paper's numbers and ours, one panel per metric.
+
+    Args:
+        table: a row per name and metric; its intervals are ours where there is a number of ours.
+        names, labels: as in `panels`.
+    """
+    found: Panels = {}
+    for metric, label in labels.items():
+        rows = {r["row"]: r for r in table[table["metric"] == metric].to_dict("records")}
+        of = [rows.get(name, {}) for name in names]
+        bare = [row if pd.isna(row.get("ours")) else {**row, **_NO_BOUNDS} for row in of]
+        printed = [_cell(row, "paper") for row in bare]
+        found[label] = {"the paper": printed, "ours": [_cell(row, "ours") for row in of]}
+    return found
+
+
+def differences(table: pd.DataFrame, labels: Mapping[str, str]) -> Panels:
+    """Panels of the differences between rows of the paper's table, with both intervals.
+
+    Args:
+        table: of `beyond.paper_differences`.
+        labels: as in `panels`; rows are in the order of their first occurrence.
+    """
+    found: Panels = {}
+    for metric, label in labels.items():
+        rows = {r["row"]: r for r in table[table["metric"] == metric].to_dict("records")}
+        of = [rows.get(name, {}) for name in dict.fromkeys(table["row"])]
+        paired = [{**r, "low": r.get("paired low"), "high": r.get("paired high")} for r in of]
+        found[f"difference in {label.replace('%', 'points')}"] = {
+            "independent": [_cell(row, "paper") for row in of],
+            "as alike as ours": [_cell(row, "paper") for row in paired],
+        }
+    return found
+
+
+def _cell(row: Mapping[str, Any], value: str) -> dict[str, Any]:
+    if pd.isna(row.get(value, np.nan)):
+        return {"value": None}
+    bounds = {k: row[k] for k in ("low", "high") if not pd.isna(row[k])}
+    return {"value": row[value], **bounds}
+
+
+def popularity_figure(table: pd.DataFrame, k: int = 50) -> Figure:
+    """Recall@k by how often recommenders name the target in training, a line per system.
+
+    Args:
+        table: of `beyond.popularity`.
+    """
+    figure, ax = axes_of()
+    mine = table[table["metric"] == f"R@{k}"]
+    labels = list(dict.fromkeys(mine["mentions"]))
+    n = [int(mine[mine["mentions"] == label]["n"].iloc[0]) for label in labels]
+    groups = list(mine.groupby("row", sort=False))
+    colours = sns.color_palette("colorblind", len(groups))
+    for j, ((name, rows), marker, colour) in enumerate(zip(groups, MARKERS, colours, strict=False)):
+        ours = name == "PECRS"
+        place = np.arange(len(labels)) + 0.07 * (j - (len(groups) - 1) / 2)
+        spread = np.stack([rows["ours"] - rows["low"], rows["high"] - rows["ours"]]).clip(0)
+        ax.errorbar(
+            place, rows["ours"], yerr=spread, fmt=marker, capsize=2, label=name,
+            color="black" if ours else colour, ms=8 if ours else 6,
+        )  # fmt: skip
+    ticks = [f"{label}\nn = {count}" for label, count in zip(labels, n, strict=True)]
+    ax.set_xticks(range(len(labels)), ticks)
+    ax.set(xlabel="mentions of the target by recommenders in training", ylabel=f"Recall@{k} (%)")
+    ax.legend(fontsize=8)
+    return figure
+
+
+def reliability_figure(table: pd.DataFrame) -> Figure:
+    """Share right by confidence; on the dashed line, a confidence is what it says.
+
+    Args:
+        table: of `confidence.reliability`.
+    """
+    figure, ax = axes_of(size=(5.4, 4.4))
+    most = 5 + max(table["confidence"].max(), table["high"].max())
+    ax.plot([0, most], [0, most], "--", color="0.5", lw=1)
+    for (name, rows), marker, shade in zip(
+        table.groupby("row", sort=False), MARKERS, ("0.1", "0.5"), strict=False
+    ):
+        spread = np.stack([rows["ours"] - rows["low"], rows["high"] - rows["ours"]]).clip(0)
+        ax.errorbar(
+            rows["confidence"], rows["ours"], yerr=spread, marker=marker, color=shade, capsize=2,
+            mfc="white" if shade != "0.1" else None, label=name,
+        )  # fmt: skip
+    ax.set(xlabel="confidence (%)", ylabel="share right (%)", xlim=(0, most), ylim=(0, most))
+    ax.legend(title="softmax over the candidates", fontsize=8)
+    return figure
+
+
+def candidates_table(record: Mapping[str, Any]) -> pd.DataFrame:
+    """Recall@50, CPU seconds a turn and MiB for every M_inference.
+
+    Args:
+        record: "candidates" of the file of `experiments.beyond`.
+    """
+    rows = []
+    for spent in record["timed"]:
+        ranks = rank_array(record["rank"][str(spent["M"])])
+        found = cell("PECRS", "R@50", record["points"]["dialogue"], [ranks <= 50])
+        each = {"CPU seconds a turn": spent["seconds"] / spent["turns"], "MiB": spent["MiB"]}
+        rows.append(found | {"M": spent["M"]} | each)
+    return pd.DataFrame(rows)
+
+
+def candidates_figure(record: Mapping[str, Any]) -> Figure:
+    """Recall, seconds and memory over the number of candidates; dotted: the LM's positions.
+
+    Args:
+        record: "candidates" of the file of `experiments.beyond`.
+    """
+    table = candidates_table(record)
+    figure, axes = axes_of(3, (9.6, 3.2))
+    spread = np.stack([table["ours"] - table["low"], table["high"] - table["ours"]])
+    axes[0].errorbar(table["M"], table["ours"], yerr=spread, marker="o", color="0.2", capsize=3)
+    axes[1].plot(table["M"], table["CPU seconds a turn"], marker="s", color="0.2")
+    axes[2].plot(table["M"], table["MiB"], marker="D", color="0.2")
+    names = ("Recall@50 (%)", "CPU seconds a turn", "peak memory of the process (MiB)")
+    for ax, name in zip(axes, names, strict=True):
+        ax.axvline(record["positions"], ls=":", color="0.4", lw=1)
+        ax.set(xscale="log", xlabel="candidates re-ranked", ylabel=name)
+        ax.set_ylim(0, 1.1 * ax.get_ylim()[1])
+        ax.set_xticks(table["M"], [str(m) for m in table["M"]], rotation=45)
+        ax.minorticks_off()
+    return figure
+
+
+def epochs_figure(table: pd.DataFrame) -> Figure:
+    """Recall after every epoch on dev and on test, the best of each marked.
+
+    Args:
+        table: of `beyond.epochs`.
+    """
+    metrics = list(dict.fromkeys(table["metric"]))
+    figure, axes = axes_of(len(metrics), (3.2 * len(metrics), 3.2))
+    for ax, metric in zip(np.atleast_1d(axes), metrics, strict=True):
+        mine = table[table["metric"] == metric]
+        for (part, rows), style in zip(mine.groupby("row", sort=False), ("--", "-"), strict=True):
+            ax.plot(rows["epoch"], rows["ours"], ls=style, color="0.2", label=part)
+            best = rows.loc[rows["ours"].idxmax()]
+            ax.plot(best["epoch"], best["ours"], "o", color="0.2", mfc="white", ms=8)
+        ax.set(xlabel="epoch of the heads", ylabel=f"Recall@{metric.removeprefix('R@')} (%)")
+        ax.margins(y=0.15)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    np.atleast_1d(axes)[0].legend()
+    return figure
