@@ -24,9 +24,9 @@ FLOW = (
     "losses", "heads", "items", "backbone", "model", "batches", "calibration", "ranking",
     "protocol", "checkpoint", "warmstart", "training", "recommend", "decoding", "streaming",
     "generation", "why", "chat", "baselines", "evaluation", "assessment", "runs", "evidence",
-    "reproduction", "claims", "running", "replies", "judgements", "agreement", "human_evaluation",
-    "titles", "answers", "zero_shot", "recommended", "likelihood", "language_models", "servers",
-    "pretrain", "grammar", "world", "conversation", "simulate", "exercises", "explorer", "figures",
+    "reproduction", "claims", "ablations", "running", "replies", "judgements", "agreement",
+    "human_evaluation", "titles", "answers", "zero_shot", "recommended", "likelihood",
+    "language_models", "servers", "pretrain", "grammar", "world", "conversation", "simulate", "exercises", "explorer", "figures",
     "paper_figures", "diagrams", "next_token", "widgets", "explorer_widget", "decoding_widget",
     "chat_html", "chat_widget", "cli", "__main__",
 )  # fmt: skip
