@@ -26,9 +26,9 @@ FLOW = (
     "generation", "why", "chat", "baselines", "evaluation", "assessment", "runs", "evidence",
     "reproduction", "claims", "ablations", "running", "replies", "judgements", "agreement",
     "human_evaluation", "titles", "answers", "zero_shot", "recommended", "likelihood",
-    "language_models", "servers", "pretrain", "grammar", "world", "conversation", "simulate", "exercises", "explorer", "figures",
-    "paper_figures", "diagrams", "next_token", "widgets", "explorer_widget", "decoding_widget",
-    "chat_html", "chat_widget", "cli", "__main__",
+    "language_models", "servers", "pretrain", "grammar", "world", "conversation", "simulate",
+    "exercises", "explorer", "figures", "paper_figures", "diagrams", "next_token", "widgets",
+    "explorer_widget", "decoding_widget", "chat_html", "chat_widget", "cli", "__main__",
 )  # fmt: skip
 
 
