@@ -200,7 +200,7 @@ def smallest_told(values: Sequence[float], seeds: Sequence[int]) -> pd.DataFrame
     return pd.DataFrame(rows, index=pd.Index(seeds, name="seeds"))
 
 
-# -- for figures ----------------------------------------------------------------------------------
+# -- for figures and tables ------------------------------------------------------------------------
 
 
 def panels(
@@ -228,3 +228,49 @@ def _dot(table: pd.DataFrame, name: str) -> Mapping[str, Any]:
     row = found[0]
     bounds = {} if np.isnan(row["low"]) else {"low": row["low"], "high": row["high"]}
     return {"value": row["ours"]} | bounds
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """A column per metric, as the paper prints it: ``paper | ours [low, high]``; a dash for what is
+    not there.
+
+    Args:
+        table: in the columns of `evidence`.
+    """
+    text = [
+        f"{_number(row['paper'])} | {_spanned(row['ours'], row['low'], row['high'])}"
+        for row in table.to_dict("records")
+    ]
+    wide = table[["row", "metric"]].assign(text=text)
+    names, metrics = (list(dict.fromkeys(table[c])) for c in ("row", "metric"))
+    made = wide.pivot(index="row", columns="metric", values="text").reindex(names)[metrics]
+    return made.fillna("–").rename_axis(index=None, columns="paper | ours")
+
+
+def judged(table: pd.DataFrame) -> pd.DataFrame:
+    """The differences of a table and their verdicts; a row without a run is empty.
+
+    Args:
+        table: of `reproduction.table_5` or `table_6`.
+    """
+    columns = ["paper difference", "difference", "difference low", "difference high", "verdict"]
+    rows = table.reindex(columns=["row", "metric", "n", *columns])
+    rows = rows[rows["metric"].str.startswith("R@")].to_dict("records")
+    made = {
+        r["row"]: {
+            "the paper": _number(r["paper difference"]),
+            "ours": _spanned(r["difference"], r["difference low"], r["difference high"]),
+            "n": str(r["n"] or "–"),
+            "verdict": r["verdict"] if isinstance(r["verdict"], str) else "",
+        }
+        for r in rows
+    }
+    return pd.DataFrame(made).T
+
+
+def _number(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3g}"
+
+
+def _spanned(value: float, low: float, high: float) -> str:
+    return _number(value) + ("" if np.isnan(low) else f" [{_number(low)}, {_number(high)}]")

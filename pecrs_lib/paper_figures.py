@@ -84,15 +84,17 @@ def differences_figure(table: pd.DataFrame) -> Figure:
         rows["difference"] - rows["difference low"],
         rows["difference high"] - rows["difference"],
     ]
+    below, above = place - 0.12, place + 0.12  # neither hides the other
     ax.errorbar(
-        rows["difference"], place, xerr=spread, fmt="o", color="0.2", capsize=3, label="ours"
+        rows["difference"], below, xerr=spread, fmt="o", color="0.2", capsize=3, label="ours"
     )
-    ax.plot(rows["paper difference"], place, "D", mfc="white", mec="0.2", label="the paper")
+    ax.plot(rows["paper difference"], above, "D", mfc="white", mec="0.2", label="the paper")
     ax.axvline(0, color="0.6", lw=1)
     ax.set_yticks(place, rows["row"])
     ax.set_xlabel(f"difference in {rows['metric'].iloc[0]} (points)")
+    ax.grid(axis="y", visible=False)
     ax.grid(axis="x", alpha=0.3)
-    ax.legend(fontsize=8)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=9)
     return figure
 
 

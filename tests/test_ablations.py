@@ -10,7 +10,9 @@ from pecrs_lib.ablations import (
     ROWS,
     SEPARATE,
     differences,
+    judged,
     kinds,
+    overview,
     panels,
     points_needed,
     points_of_paper,
@@ -179,6 +181,20 @@ def test_panels_leave_places_of_missing_runs_empty():
     assert cells[0]["low"] <= cells[0]["value"] <= cells[0]["high"]
     assert [c["value"] for c in cells[1:]] == [None] * (len(ROWS) - 1)
     assert dots_table(names, made).iloc[1, 0] == "–"
+
+
+def test_tables_as_text_show_the_interval_and_what_is_missing():
+    table = TABLES["5"](results(run(MAIN), run("w/o Rerank loss", seed=0, rank=[99] * P)))
+    lost = of(table, "w/o Rerank loss", metric="R@50")
+    shown = overview(table)
+    assert shown.loc["w/o Rerank loss", "R@50"] == "12.2 | 0 [0, 0]"
+    assert shown.loc["w/o Item head", "R@50"] == "37.9 | –"
+    assert list(shown.index) == [MAIN, *ABLATIONS]
+    row = judged(table).loc["w/o Rerank loss"]
+    assert row["the paper"] == "-28.3" and row["n"] == "80" and row["verdict"] == lost["verdict"]
+    assert row["ours"].startswith(f"{lost['difference']:.3g} [{lost['difference low']:.3g}, ")
+    assert judged(table).loc["w/o Item head"].tolist() == ["–", "–", "–", ""]
+    assert not judged(TABLES["5"](results())).loc["w/o Item head", "verdict"]
 
 
 def test_figures_without_runs_say_so():
