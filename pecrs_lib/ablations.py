@@ -7,7 +7,7 @@ made of files alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
@@ -61,7 +61,7 @@ def stages(results: Results, k: int = 50) -> pd.DataFrame:
 
 def kinds(results: Results, k: int = 50) -> pd.DataFrame:
     """Recall@k by ``kind`` of the true film: named before in the dialogue; else popular, among the
-    k most recommended of the training part; else another.
+    k most recommended of the training part; else another. ``label`` says n, too.
     """
     points = results.data["points"]
     novel = np.array(points["novel"], dtype=bool)
@@ -71,7 +71,10 @@ def kinds(results: Results, k: int = 50) -> pd.DataFrame:
         _recall(results, k, "kind", lambda p, name=name: {name: p["rank"]}, mask)
         for name, mask in masks.items()
     ]
-    return pd.concat(tables, ignore_index=True)
+    counts = {name: int(mask.sum()) for name, mask in masks.items()}
+    labels = {name: f"R@{k} (%), {name}, n = {n}" for name, n in counts.items()}
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(label=table["kind"].map(labels))
 
 
 def _recall(
@@ -98,21 +101,52 @@ def shuffled_recall(run: Record, k: int = 50) -> float:
 
 
 def warm_starts(results: Results) -> pd.DataFrame:
-    """The loss of every first seed's warm start, in nats per point, and whether it is the main
-    run's to the last digit: then what is taken away was not trained there.
+    """The warm start of every variant's first seed: its epochs, its first and last loss in nats per
+    point, and whether all losses are the main run's to the last digit. Then what is taken away was
+    not trained there. Empty where there is no run.
     """
-    rows = []
+    rows: dict[str, dict[str, Any]] = {}
     for variant in ROWS:
-        runs = results.runs.get(variant, ())
-        losses = list(runs[0]["warm_start"]) if runs else []
-        main = [r for r in results.main if runs and r["seed"] == runs[0]["seed"]]
-        same = bool(losses and main) and losses == list(main[0]["warm_start"])
-        first, last = (losses[0], losses[-1]) if losses else (np.nan, np.nan)
-        rows.append({
-            "row": variant, "run": bool(runs), "epochs": len(losses), "first": first, "last": last,
-            "as the main run": same,
-        })  # fmt: skip
-    return pd.DataFrame(rows).set_index("row")
+        rows[variant] = dict.fromkeys(("epochs", "first loss", "last loss", "as the main run"), "")
+        for run in results.runs.get(variant, ())[:1]:
+            losses = list(run["warm_start"])
+            rows[variant]["epochs"] = len(losses)
+            if losses:
+                same = [list(r["warm_start"]) for r in results.main if r["seed"] == run["seed"]]
+                told = {"first loss": losses[0], "last loss": losses[-1]}
+                rows[variant] |= told | {"as the main run": "yes" if losses in same else "no"}
+    return pd.DataFrame(rows).T
+
+
+def seeds_of(results: Results) -> pd.DataFrame:
+    """Which seeds of every variant there are."""
+    every = [*ROWS, *(v for v in results.runs if v not in ROWS)]
+    seeds = {v: ", ".join(str(r["seed"]) for r in results.runs.get(v, ())) for v in every}
+    return pd.DataFrame({"seeds": {v: of or "no run yet" for v, of in seeds.items()}})
+
+
+def costs(table: pd.DataFrame) -> pd.DataFrame:
+    """Seconds per batch as a share of the full model's, ``by`` the paper and by us.
+
+    Args:
+        table: of `reproduction.table_5`.
+
+    Returns:
+        ``low`` and ``high`` are the shares of the slowest and the quickest seed of the full model:
+        how far the clock can be trusted, and no 95 % interval.
+    """
+    rows = table[table["metric"] == "seconds per batch"].to_dict("records")
+    full = next(row for row in rows if row["row"] == MAIN)
+    slow, quick = (f(full["seeds"]) if full["seeds"] else np.nan for f in (max, min))
+    made: list[Any] = []
+    for row in rows:
+        known = {"row": row["row"], "metric": "seconds per batch / those of the full model"}
+        paper = {"ours": row["paper"] / full["paper"], "low": np.nan, "high": np.nan}
+        ours = {
+            k: row["ours"] / by for k, by in zip(paper, (full["ours"], slow, quick), strict=True)
+        }
+        made += [known | {"by": "the paper"} | paper, known | {"by": "ours"} | ours]
+    return pd.DataFrame(made)
 
 
 # -- how much data a difference needs -------------------------------------------------------------
@@ -198,79 +232,3 @@ def smallest_told(values: Sequence[float], seeds: Sequence[int]) -> pd.DataFrame
     ]
     rows = {"told": told, "low": [low * x for x in told], "high": [high * x for x in told]}
     return pd.DataFrame(rows, index=pd.Index(seeds, name="seeds"))
-
-
-# -- for figures and tables ------------------------------------------------------------------------
-
-
-def panels(
-    table: pd.DataFrame, panel: str = "metric", series: str | None = None
-) -> tuple[list[str], dict[str, dict[str, list[Mapping[str, Any]]]]]:
-    """The names and panels that `figures.dots_figure` and `figures.dots_table` take.
-
-    Args:
-        table: in the columns of `evidence`; a number that is NaN leaves its place empty.
-        panel: column that tells panels apart.
-        series: column that tells the markers of a panel apart; None: there is one.
-    """
-    names = list(dict.fromkeys(table["row"]))
-    made: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
-    for label, part in table.groupby(panel, sort=False):
-        groups = part.groupby(series, sort=False) if series else [("", part)]
-        made[str(label)] = {str(s): [_dot(g, name) for name in names] for s, g in groups}
-    return names, made
-
-
-def _dot(table: pd.DataFrame, name: str) -> Mapping[str, Any]:
-    found = table[table["row"] == name].to_dict("records")
-    if not found or np.isnan(found[0]["ours"]):
-        return {"value": None}
-    row = found[0]
-    bounds = {} if np.isnan(row["low"]) else {"low": row["low"], "high": row["high"]}
-    return {"value": row["ours"]} | bounds
-
-
-def overview(table: pd.DataFrame) -> pd.DataFrame:
-    """A column per metric, as the paper prints it: ``paper | ours [low, high]``; a dash for what is
-    not there.
-
-    Args:
-        table: in the columns of `evidence`.
-    """
-    text = [
-        f"{_number(row['paper'])} | {_spanned(row['ours'], row['low'], row['high'])}"
-        for row in table.to_dict("records")
-    ]
-    wide = table[["row", "metric"]].assign(text=text)
-    names, metrics = (list(dict.fromkeys(table[c])) for c in ("row", "metric"))
-    made = wide.pivot(index="row", columns="metric", values="text").reindex(names)[metrics]
-    return made.fillna("–").rename_axis(index=None, columns="paper | ours")
-
-
-def judged(table: pd.DataFrame) -> pd.DataFrame:
-    """The differences of a table and their verdicts; a row without a run is empty.
-
-    Args:
-        table: of `reproduction.table_5` or `table_6`.
-    """
-    columns = ["paper difference", "difference", "difference low", "difference high", "verdict"]
-    rows = table.reindex(columns=["row", "metric", "n", *columns])
-    rows = rows[rows["metric"].str.startswith("R@")].to_dict("records")
-    made = {
-        r["row"]: {
-            "the paper": _number(r["paper difference"]),
-            "ours": _spanned(r["difference"], r["difference low"], r["difference high"]),
-            "n": str(r["n"] or "–"),
-            "verdict": r["verdict"] if isinstance(r["verdict"], str) else "",
-        }
-        for r in rows
-    }
-    return pd.DataFrame(made).T
-
-
-def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3g}"
-
-
-def _spanned(value: float, low: float, high: float) -> str:
-    return _number(value) + ("" if np.isnan(low) else f" [{_number(low)}, {_number(high)}]")

@@ -9,19 +9,19 @@ from pecrs_lib.ablations import (
     PAIRED,
     ROWS,
     SEPARATE,
+    costs,
     differences,
-    judged,
     kinds,
-    overview,
-    panels,
     points_needed,
     points_of_paper,
     retrained,
+    seeds_of,
     shuffled_recall,
     smallest_told,
     stages,
     warm_starts,
 )
+from pecrs_lib.beside import judged, overview, panels
 from pecrs_lib.evidence import Results
 from pecrs_lib.figures import dots_figure, dots_table
 from pecrs_lib.paper_figures import differences_figure, grid_figure, points_figure
@@ -125,11 +125,29 @@ def test_a_warm_start_that_did_not_train_what_is_missing_is_the_main_runs():
             run("single stage alone", warm_start=()),
         )
     )
-    assert found["as the main run"].to_dict() == {
-        row: row in (MAIN, "w/o Rerank loss") for row in ROWS
-    }
-    assert found.loc["w/o Item head", "last"] == 2.5 and found.loc[MAIN, "epochs"] == 2
-    assert not found.loc["w/o Item pooling", "run"]
+    same = {MAIN: "yes", "w/o Rerank loss": "yes", "w/o Item head": "no"}
+    assert found["as the main run"].to_dict() == {row: same.get(row, "") for row in ROWS}
+    assert found.loc["w/o Item head", "last loss"] == 2.5 and found.loc[MAIN, "epochs"] == 2
+    assert found.loc["single stage alone", "epochs"] == 0
+    assert found.loc["w/o Item pooling"].tolist() == [""] * 4  # no run
+
+
+def test_seeds_of_what_there_is_and_is_not():
+    found = seeds_of(results(run(MAIN), run(MAIN, 2), run("M_train = 8")))["seeds"]
+    assert found[MAIN] == "0, 2" and found["M_train = 8"] == "0"
+    assert found["w/o Item head"] == "no run yet"
+
+
+def test_costs_are_shares_of_the_full_model():
+    timed = [run(MAIN), run(MAIN, 1), run("w/o Item head")]
+    for record, seconds in zip(timed, (1.0, 3.0, 6.0), strict=True):
+        record["seconds_per_batch"] = seconds
+    found = costs(TABLES["5"](results(*timed)))
+    head = of(found, "w/o Item head", by="ours")
+    assert (head["ours"], head["low"], head["high"]) == (3, 2, 6)
+    shared = of(found, "w/o Neg. sharing (tasks)", by="the paper")
+    assert shared["ours"] == pytest.approx(9.1 / 6.1)
+    assert np.isnan(of(found, "w/o Neg. sharing (tasks)", by="ours")["ours"])
 
 
 def test_every_pair_of_seeds_is_a_difference_of_nothing():
@@ -175,12 +193,15 @@ def test_more_seeds_tell_smaller_differences():
 
 
 def test_panels_leave_places_of_missing_runs_empty():
-    names, made = panels(stages(results(run(MAIN))), series="stage")
-    assert names == list(ROWS) and list(made) == ["R@50"]
-    cells = made["R@50"]["re-ranked"]
+    names, made = panels(stages(results(run(MAIN))), series="stage", label="{} (%)")
+    assert names == list(ROWS) and list(made) == ["R@50 (%)"]
+    cells = made["R@50 (%)"]["re-ranked"]
     assert cells[0]["low"] <= cells[0]["value"] <= cells[0]["high"]
     assert [c["value"] for c in cells[1:]] == [None] * (len(ROWS) - 1)
     assert dots_table(names, made).iloc[1, 0] == "–"
+    two = (MAIN, "w/o Item head")
+    few, smaller = panels(stages(results(run(MAIN))), series="stage", rows=two)
+    assert few == list(two) and smaller["R@50"]["retrieved"] == [cells[0], {"value": None}]
 
 
 def test_tables_as_text_show_the_interval_and_what_is_missing():
@@ -199,9 +220,9 @@ def test_tables_as_text_show_the_interval_and_what_is_missing():
 
 def test_figures_without_runs_say_so():
     empty = results()
-    for table in (differences(empty), stages(empty), kinds(empty)):
+    for table in (differences(empty), stages(empty), kinds(empty), costs(TABLES["5"](empty))):
         assert dots_figure(*panels(table))
-    assert not warm_starts(empty)["run"].any()
+    assert not (warm_starts(empty) != "").any(axis=None)
     tables = [TABLES[name](empty) for name in ("5", "6", "figure-3")]
     figures = [
         differences_figure(tables[0]),
