@@ -74,14 +74,19 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows["metric"].str.startswith("R@")].to_dict("records")
     made = {
         r["row"]: {
-            "the paper": _number(r["paper difference"]),
-            "ours": _spanned(r["difference"], r["difference low"], r["difference high"]),
+            "the paper": _points(r["paper difference"]),
+            "ours": _points(r["difference"], r["difference low"], r["difference high"]),
             "n": str(r["n"] or "–"),
             "verdict": r["verdict"] if isinstance(r["verdict"], str) else "",
         }
         for r in rows
     }
     return pd.DataFrame(made).T
+
+
+def _points(value: float, low: float = np.nan, high: float = np.nan) -> str:
+    bounds = "" if np.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
+    return "–" if np.isnan(value) else f"{value:+.1f}{bounds}"
 
 
 def _number(value: float) -> str:

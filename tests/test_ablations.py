@@ -213,7 +213,7 @@ def test_tables_as_text_show_the_interval_and_what_is_missing():
     assert list(shown.index) == [MAIN, *ABLATIONS]
     row = judged(table).loc["w/o Rerank loss"]
     assert row["the paper"] == "-28.3" and row["n"] == "80" and row["verdict"] == lost["verdict"]
-    assert row["ours"].startswith(f"{lost['difference']:.3g} [{lost['difference low']:.3g}, ")
+    assert row["ours"].startswith(f"{lost['difference']:+.1f} [{lost['difference low']:+.1f}, ")
     assert judged(table).loc["w/o Item head"].tolist() == ["–", "–", "–", ""]
     assert not judged(TABLES["5"](results())).loc["w/o Item head", "verdict"]
 
