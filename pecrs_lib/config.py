@@ -29,6 +29,7 @@ class Config:
     item_tokens: int = 160  # item texts are cut here, and counted
 
     temperature: float = 0.1  # of Eq 3: angular distances span only [0, 2]; the paper has none
+    dot_product: bool = False  # as in the official code: trained by dot products, found by angles
     negatives: int | None = 150  # M_train; None is the whole catalogue
     retrieval_negatives: int | None = 150  # differs from `negatives` only without task sharing
     share_over_batch: bool = True  # one draw for all turns of a batch (section 3.6)
@@ -37,6 +38,7 @@ class Config:
 
     item_pooling: bool = True  # learned weights of an item's tokens (Eq 1); False: their mean
     item_head: bool = True  # h_item (Eq 1); False: nothing between pooling and the item's vector
+    pool_padding: bool = False  # as in the official code: padding counts as tokens that say nothing
 
     warm_start: int = 0  # epochs of the retrieval heads on the frozen LM before the single stage
     query_pooling: bool = False  # pool the whole context into the query; the paper does not

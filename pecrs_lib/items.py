@@ -23,6 +23,7 @@ from pecrs_lib.data.schema import Catalogue, Movie
 from pecrs_lib.heads import Head, Standardise
 
 FIELDS = ("title", "actors", "directors", "genres", "plot")
+BESIDE = 100  # items encoded together where padding counts, about as many as in a training batch
 Progress = Callable[[Iterable[slice]], Iterable[slice]]
 
 
@@ -126,12 +127,17 @@ class ItemEncoder(nn.Module):
             because the LM reads them among words.
         pooling: learn w; without, it stays 0, the plain mean.
         head: learn h_item; without, it is the identity.
+        padding: pool over padding as well, zeros up to the longest text of a batch, as the official
+            code does: the vector of an item then depends on the items beside it.
     """
 
     w: Tensor
     scale: Tensor
 
-    def __init__(self, dim: int, scale: float, *, pooling: bool = True, head: bool = True) -> None:
+    def __init__(
+        self, dim: int, scale: float, *, pooling: bool = True, head: bool = True,
+        padding: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         zeros = torch.zeros(dim)
         if pooling:
@@ -141,25 +147,35 @@ class ItemEncoder(nn.Module):
         self.standardise = Standardise(dim)
         self.h_item = Head(dim) if head else nn.Identity()
         self.register_buffer("scale", torch.tensor(scale))
+        self.padding = padding
 
     @torch.no_grad()
     def fit(self, features: ItemFeatures, chunk: int = 512) -> None:
         """Standardise by the pooled features of a catalogue: once, before training."""
         self.standardise.fit(self.pooled(features, chunk))
 
+    def pool(self, C: Tensor, mask: Tensor) -> Tensor:
+        """(n, L, D) token features and their mask (n, L) -> (n, D), see `pool`."""
+        return pool(C, self.w, torch.ones_like(mask) if self.padding else mask)
+
     @torch.no_grad()
     def pooled(self, features: ItemFeatures, chunk: int = 512) -> Tensor:
         """(N, D) pooled texts of a catalogue, not yet standardised."""
         rows = torch.arange(len(features), device=features.offset.device)
-        parts = [pool(C, self.w, m) for C, m in map(features.gather, rows.split(chunk))]
+        beside = BESIDE if self.padding else chunk
+        parts = [self.pool(*features.gather(part)) for part in rows.split(beside)]
         return torch.cat(parts)
 
     def forward(self, C: Tensor, mask: Tensor) -> Tensor:
         """(n, L, D) token features and their mask (n, L) -> (n, D) item vectors."""
-        return self.scale * self.h_item(self.standardise(pool(C, self.w, mask)))
+        return self.scale * self.h_item(self.standardise(self.pool(C, mask)))
 
     def catalogue(self, features: ItemFeatures, chunk: int = 512) -> Tensor:
-        """(N, D) vectors of the whole catalogue, a length-sorted chunk of items at a time."""
+        """(N, D) vectors of the whole catalogue, a length-sorted chunk of items at a time; with
+        `padding` the neighbours matter, and are those in the catalogue.
+        """
+        if self.padding:
+            return self.scale * self.h_item(self.standardise(self.pooled(features)))
         length = features.offset[1:] - features.offset[:-1]
         order = length.argsort()
         parts = [self(*features.gather(rows)) for rows in order.split(chunk)]

@@ -26,6 +26,16 @@ def pairwise_angular_distance(a: Tensor, b: Tensor) -> Tensor:
     return _chord(F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).transpose(-1, -2))
 
 
+def pairwise_dot_product_distance(a: Tensor, b: Tensor) -> Tensor:
+    """−a·b / D for every pair: (…, P, D) × (…, M, D) -> (…, P, M).
+
+    What the official code trains by, with a factor. While the numbers in a and b have spread 1 it
+    is about −cos(a, b), so a temperature means what it means for angular distances. Unlike these it
+    falls without bound as vectors grow longer.
+    """
+    return -(a @ b.transpose(-1, -2)) / a.shape[-1]
+
+
 def _chord(cos: Tensor) -> Tensor:
     # the slope is infinite at distance 0; below 1e-3 the distance stays put and pulls no more
     return torch.sqrt((2 - 2 * cos).clamp_min(1e-6))

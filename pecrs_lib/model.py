@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from pecrs_lib.items import (
 from pecrs_lib.losses import (
     joint_loss,
     pairwise_angular_distance,
+    pairwise_dot_product_distance,
     rerank_loss,
     response_loss,
     retrieval_loss,
@@ -50,10 +52,8 @@ class Losses:
     responses: int
 
     def joint(self, config: Config) -> Tensor:
-        return joint_loss(
-            self.recall, self.rerank, self.gen,
-            alpha=config.alpha, beta=config.beta, gamma=config.gamma,
-        )  # fmt: skip
+        weights = {name: getattr(config, name) for name in ("alpha", "beta", "gamma")}
+        return joint_loss(self.recall, self.rerank, self.gen, **weights)
 
 
 class PECRS(nn.Module):
@@ -75,7 +75,10 @@ class PECRS(nn.Module):
         dim = backbone.dim
         table = backbone.embed(torch.arange(min(4096, backbone.tokenizer.item)))
         scale = float(table.detach().float().std())
-        self.items = ItemEncoder(dim, scale, pooling=config.item_pooling, head=config.item_head)
+        self.items = ItemEncoder(
+            dim, scale, pooling=config.item_pooling, head=config.item_head,
+            padding=config.pool_padding,
+        )  # fmt: skip
         self.queries = QueryEncoder(dim, config.query_pooling)
         self.standardise_q = Standardise(dim)
         self.f = Head(dim)
@@ -92,11 +95,8 @@ class PECRS(nn.Module):
         """Fresh adapters and heads on `config.backbone`; heads are drawn with `config.seed`."""
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            c = config
-            backbone = Backbone.load(
-                c.backbone, dtype=getattr(torch, c.dtype), lora_rank=c.lora_rank,
-                lora_alpha=c.lora_alpha, lora_dropout=c.lora_dropout, lora_targets=c.lora_targets,
-            )  # fmt: skip
+            lora = {k: v for k, v in config.to_dict().items() if k.startswith("lora_")}
+            backbone = Backbone.load(config.backbone, dtype=getattr(torch, config.dtype), **lora)
             return cls(config, backbone)
 
     # -- saving and loading ---------------------------------------------------------------------
@@ -205,17 +205,12 @@ class PECRS(nn.Module):
         """
         tok = self.backbone.tokenizer
         tokens, _ = tokenize_items(catalogue, tok, item_tokens=self.config.item_tokens, **texts)
-
-        def lm_output(ids: Tensor, mask: Tensor) -> Tensor:
-            return self.backbone.item_output(ids, mask, adapted=adapted)
-
-        dim = self.backbone.dim
+        lm_output = partial(self.backbone.item_output, adapted=adapted)
+        how: Any = {"dim": self.backbone.dim, "device": self.device, "progress": progress}
         if cache_dir is None or adapted:
-            return encode_items(tokens, lm_output, dim=dim, device=self.device, progress=progress)
-        return cached_features(
-            tokens, lm_output, dim=dim, device=self.device, progress=progress,
-            backbone=f"{self.backbone.fingerprint}-{self.config.dtype}", cache_dir=cache_dir,
-        )  # fmt: skip
+            return encode_items(tokens, lm_output, **how)
+        name = f"{self.backbone.fingerprint}-{self.config.dtype}"
+        return cached_features(tokens, lm_output, backbone=name, cache_dir=cache_dir, **how)
 
     @torch.no_grad()
     def encode_catalogue(self, features: ItemFeatures) -> Tensor:
@@ -249,14 +244,20 @@ class PECRS(nn.Module):
 
     def distance(
         self, batch: Batch, x: Tensor, hidden: Tensor, row: Tensor, column: Tensor,
-        v: Tensor, items: Tensor,
+        v: Tensor, items: Tensor, training: bool = False,
     ) -> Tensor:  # fmt: skip
         """(P, n) from f(d_t) of the turns with ``[REC]`` at (row, column), (P,) each, to items of
         catalogue rows `items` (n,) and vectors v (n, D); x and hidden come from `read`.
         """
         query = self.f(self.queries(hidden[row, column], x, row, column))
-        offset = self.queries.offset(batch.item, row, column, items)
-        return pairwise_angular_distance(query, v) - offset
+        between = self.training_distance if training else pairwise_angular_distance
+        return between(query, v) - self.queries.offset(batch.item, row, column, items)
+
+    def training_distance(self, query: Tensor, v: Tensor) -> Tensor:
+        """(P, n) from queries (P, D) to items (n, D) as the retrieval loss takes them."""
+        if self.config.dot_product:
+            return pairwise_dot_product_distance(query, v / self.items.scale)
+        return pairwise_angular_distance(query, v)
 
     def candidate_scores(self, hidden: Tensor, distance: Tensor) -> Tensor:
         """r_j of candidates: LM outputs (…, D) and their distances to the query (…) -> (…).
@@ -282,10 +283,11 @@ class PECRS(nn.Module):
         rows = present.nonzero()[:, 0]
         v = self.items(*features.gather(rows)) if len(rows) else features.values[:0].float()
         x, hidden = self.read(batch, v, row_of)
-
-        to_v = self.distance(batch, x, hidden, batch.query_row, batch.query_column, v, rows)
+        place = (batch, x, hidden, batch.query_row, batch.query_column, v, rows)
+        to_v = self.distance(*place)
+        pulled = self.distance(*place, training=True) if self.config.dot_product else to_v
         against = torch.cat([batch.positive[:, None], batch.retrieval_negative], 1)
-        distance = to_v.gather(1, row_of[against]).masked_fill(own_item(against), torch.inf)
+        distance = pulled.gather(1, row_of[against]).masked_fill(own_item(against), torch.inf)
         q = hidden[batch.query_row[:, None], batch.candidate_column]
         r = self.candidate_scores(q, to_v.gather(1, row_of[batch.candidate]))
         r = r.masked_fill(own_item(batch.candidate), -torch.inf)

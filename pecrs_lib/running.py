@@ -33,8 +33,10 @@ from pecrs_lib.items import FIELDS
 from pecrs_lib.metrics import rouge
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import Ranked, encode_windows
+from pecrs_lib.pruning import rank_among_mentioned
 from pecrs_lib.runs import MAIN, Run, machine, rounded
 from pecrs_lib.training import Trainer
+from pecrs_lib.variants import AS_OFFICIAL
 from pecrs_lib.warmstart import warm_start
 
 Corpus = tuple[Catalogue, dict[str, list[Dialogue]]]
@@ -51,7 +53,9 @@ def carry_out(run: Run, corpus: Corpus, work: Path, *, show: bool = True) -> dic
         work: checkpoints go to a folder of the run in it; item features are shared by all runs.
     """
     where = machine()
-    catalogue, splits = corpus
+    catalogue, whole = corpus
+    train = some(whole["train"], max(1, round(run.share * len(whole["train"]))), run.seed)
+    splits = {**whole, "train": train}  # the warm start sees no more than this either
     if run.titles_only:
         catalogue = Catalogue(tuple(Movie(m.id, m.title, m.year) for m in catalogue))
     cache = work / "cache"
@@ -73,6 +77,10 @@ def carry_out(run: Run, corpus: Corpus, work: Path, *, show: bool = True) -> dic
     model = PECRS.from_pretrained(out / "best", backbone=run.config.backbone)
     model.to(trainer.accelerator.device)
     measured = measure(model, run, splits["test"], catalogue, cache, show=show)
+    pruned = None
+    if run.variant in (MAIN, AS_OFFICIAL):
+        bar = _bar("pruned", show)
+        pruned = rank_among_mentioned(model, catalogue, whole, cache_dir=cache, progress=bar)
     history = trainer.progress.history
     return {
         "dataset": run.dataset,
@@ -100,6 +108,7 @@ def carry_out(run: Run, corpus: Corpus, work: Path, *, show: bool = True) -> dic
         "best_epoch": trainer.progress.best_epoch,
         "history": [{k: rounded([v], 4)[0] for k, v in row.items()} for row in history],
         **measured,
+        "pruned": pruned,
     }
 
 

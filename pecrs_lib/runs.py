@@ -1,6 +1,6 @@
 """The runs of the reproduction: what each trains, how it is called, and the file it leaves.
 
-Comes after `evaluation`; `running` carries a run out, `reproduction` makes tables of the files. A
+Comes after `variants`; `running` carries a run out, `reproduction` makes tables of the files. A
 run is one training with one seed; its file holds numbers and catalogue ids only, no sentence of a
 corpus.
 """
@@ -21,6 +21,7 @@ import torch
 from pecrs_lib import __version__
 from pecrs_lib.config import PAPER_SMALL, TINY, Config
 from pecrs_lib.data import DataError
+from pecrs_lib.variants import BEYOND, LEARNING_CURVE, OFFICIAL
 
 MAIN = "PECRS"
 # Variant -> settings that differ, in the words and order of the paper's Table 5. "titles" stands
@@ -155,13 +156,22 @@ class Run:
         return PRESETS[self.preset][self.dataset]
 
     @property
+    def changes(self) -> dict[str, Any]:
+        return variants(self.recipe)[self.variant]
+
+    @property
     def titles_only(self) -> bool:
-        return "titles" in variants(self.recipe)[self.variant]
+        return "titles" in self.changes
+
+    @property
+    def share(self) -> float:
+        """Of the training dialogues, which a learning curve makes smaller."""
+        return float(self.changes.get("share", 1))
 
     @property
     def config(self) -> Config:
         """To train with; `settings` is what a file holds of it."""
-        changes = {k: v for k, v in variants(self.recipe)[self.variant].items() if k != "titles"}
+        changes = {k: v for k, v in self.changes.items() if k not in ("titles", "share")}
         return self.recipe.config.with_(backbone=self.backbone, seed=self.seed, **changes)
 
     @property
@@ -172,16 +182,12 @@ class Run:
 def variants(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Every variant by name; what the main run already is has no run of its own."""
     grid = {f"{M_TRAIN}{m}": {"negatives": m, "retrieval_negatives": m} for m in recipe.m_train}
-    others = {
-        name: changes
-        for name, changes in {**grid, **AS_IN_PAPER}.items()
-        if recipe.config.with_(**changes) != recipe.config
-    }
-    return {MAIN: {}, **ABLATIONS, **others}
+    main, others = recipe.config, {**grid, **AS_IN_PAPER, **BEYOND, **OFFICIAL}
+    others = {name: of for name, of in others.items() if main.with_(**of) != main}
+    return {MAIN: {}, **ABLATIONS, **others, **LEARNING_CURVE}
 
 
-# Table or figure -> the variants it needs. Tables 4, 7 and 8 are made by other tools; the last is
-# ours.
+# Table or figure -> the variants it needs; 4, 7 and 8 are made by other tools.
 NEEDS: dict[str, tuple[str, ...]] = {
     "1": (),
     "2": (MAIN,),
@@ -196,6 +202,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "figure-3": (MAIN, M_TRAIN),
     "figure-4": (MAIN,),
     "deviations": (MAIN, *AS_IN_PAPER),
+    "beyond": (MAIN, *BEYOND),
+    "learning-curve": (MAIN, *LEARNING_CURVE),
+    "official": (MAIN, *OFFICIAL),
 }
 
 

@@ -22,7 +22,7 @@ from pecrs_lib.context import Window
 from pecrs_lib.data.schema import Catalogue
 from pecrs_lib.heads import repetition_offset
 from pecrs_lib.items import ItemFeatures, tokenize_items
-from pecrs_lib.losses import pairwise_angular_distance, retrieval_loss
+from pecrs_lib.losses import retrieval_loss
 from pecrs_lib.model import PECRS
 from pecrs_lib.negatives import draw_negatives, own_item
 from pecrs_lib.packing import pack
@@ -95,12 +95,12 @@ def retrieval_of(
         d[recommended] = torch.cat([at_rec[id(w)] for w in windows])
     query = queries.standardise(d)
     if queries.gate is None:
-        return pairwise_angular_distance(model.f(query), v), target, recommended
+        return model.training_distance(model.f(query), v), target, recommended
     kind, count = bags(torch.where(item < 0, token, -1 - item), row, column)
     word = kind >= 0
     x = torch.cat([v[-1 - kind[~word]], model.backbone.embed(kind[word]).detach().float()])
     query = queries.share * query + queries.pool_bags(x, count)
-    distance = pairwise_angular_distance(model.f(query), v)
+    distance = model.training_distance(model.f(query), v)
     repetition = torch.where(recommended[:, None], queries.repetition, seeker_repetition)
     every = torch.arange(len(v), device=v.device)
     offset = repetition_offset(item, row, column, every, repetition)
@@ -143,7 +143,7 @@ def pieces_loss(
     column = torch.tensor([len(p) - 1 for p in parts], device=v.device)
     words, count = bags(ids, row, column)
     query = model.f(model.queries.pool_bags(model.backbone.embed(words).detach(), count))
-    distance = pairwise_angular_distance(query, v)
+    distance = model.training_distance(query, v)
     target = torch.from_numpy(drawn).to(v.device)
     return F.cross_entropy(-distance / model.config.temperature, target)
 

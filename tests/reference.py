@@ -66,9 +66,15 @@ def query(model: PECRS, x: Tensor) -> Tensor:
     return model.f(own.share * d + (mean - mean.mean()) / spread)
 
 
-def retrieval_distance(model: PECRS, d: Tensor, v: Tensor, item: int, past: list[int]) -> Tensor:
-    """() angular distance of a query to an item; less if it was named in the past (T,) slots."""
+def retrieval_distance(
+    model: PECRS, d: Tensor, v: Tensor, item: int, past: list[int], loss: bool = False
+) -> Tensor:
+    """() angular distance of a query to an item; less if it was named in the past (T,) slots. In
+    the retrieval loss the dot product, where configured.
+    """
     distance = angular_distance(d, v[item])
+    if loss and model.config.dot_product:
+        distance = -sum(a * b for a, b in zip(d, v[item], strict=True)) / model.items.scale / len(d)
     if model.queries.gate is None:
         return distance
     once, recent = model.queries.repetition
@@ -111,7 +117,7 @@ def three_passes(
         d = query(model, D_t)
         named = past_slot.tolist()
         rows = torch.cat([torch.tensor([item]), retrieval_negative])
-        distance = torch.stack([retrieval_distance(model, d, v, int(j), named) for j in rows])
+        distance = torch.stack([retrieval_distance(model, d, v, int(j), named, True) for j in rows])
         # pass 2: the candidates (Eq 5)
         rows = torch.cat([torch.tensor([item]), rerank_negative])
         out = run(model, D_t, v[rows])[len(D_t) :]

@@ -34,6 +34,7 @@ from pecrs_lib.data import (
     write_jsonl,
 )
 from pecrs_lib.transcript import find_items, read_transcript
+from pecrs_lib.variants import COMPAT
 from tests.toys import toy_dialogues
 
 SMALL = [
@@ -123,6 +124,16 @@ def test_train_leaves_what_later_commands_need(run, files):
     config = json.loads((run / "best" / "pecrs.json").read_text())["config"]
     assert Path(config["backbone"]).is_absolute()
     assert config["negatives"] == config["retrieval_negatives"] == 5
+
+
+def test_compat_sets_every_switch_and_set_has_the_last_word(files, tiny_backbone, tmp_path):
+    own = ("--compat", "official", "--set", "gamma=0.7", "--epochs", "1")
+    pecrs(*training(files, tiny_backbone, tmp_path / "run", *own))
+    config = json.loads((tmp_path / "run" / "best" / "pecrs.json").read_text())["config"]
+    assert {name: config[name] for name in COMPAT} == COMPAT | {"gamma": 0.7}
+    assert pecrs("recommend", "--checkpoint", tmp_path / "run", stdin="User: scary?\n").stdout
+    usage = " ".join(pecrs("train", "--help").stdout.replace("│", " ").split())
+    assert all(f"{name}={value}" in usage for name, value in COMPAT.items())
 
 
 def test_train_refuses_to_resume_what_is_not_the_same(run, files, tiny_backbone, tmp_path):
@@ -447,6 +458,8 @@ WRONG = {
     "no value": (["{train_command}", "--set", "epochs"], "field=value"),
     "wrong type": (["{train_command}", "--set", "epochs=few"], "a whole number, got 'few'"),
     "wrong value": (["{train_command}", "--set", "temperature=0"], "temperature"),
+    "wrong switch": (["{train_command}", "--set", "dot_product=yes"], "must be true or false"),
+    "wrong compat": (["{train_command}", "--compat", "paper"], "'official'"),
     "wrong dtype": (["{train_command}", "--dtype", "int8"], "bfloat16"),
     "wrong negatives": (["{train_command}", "--negatives", "many"], "'all'"),
     "negatives larger than catalogue": (["{train_command}", "--negatives", "24"], "24 items"),

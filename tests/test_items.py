@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,48 @@ def test_padding_changes_nothing(rubbish):
     torch.testing.assert_close(pool(wide, w, wide_mask), expected, atol=1e-6, rtol=1e-6)
     C[~mask] = rubbish
     torch.testing.assert_close(pool(C, w, mask), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_pooling_over_padding_agrees_with_a_loop():
+    """Every text is as long as the longest beside it; what is behind its end says nothing."""
+    features, encoder = toy_features(), ItemEncoder(D, scale=1.0, padding=True)
+    torch.nn.init.normal_(encoder.w)
+    rows = torch.tensor([3, 0, 11, 5])
+    C, mask = features.gather(rows)
+    w = encoder.w.detach()
+    longest = max(len(item(features, int(j))) for j in rows)
+    for j, pooled in zip(rows, encoder.pool(C, mask), strict=True):
+        own = item(features, int(j)).float()
+        score = [float(token @ w) for token in own] + [0.0] * (longest - len(own))
+        total = sum(math.exp(s) for s in score)
+        slow = sum(math.exp(s) / total * token for s, token in zip(score, own, strict=False))
+        torch.testing.assert_close(pooled, slow, atol=1e-6, rtol=1e-5)
+    mean = ItemEncoder(D, scale=1.0, pooling=False, padding=True).pool(C, mask)
+    summed = torch.stack([item(features, int(j)).float().sum(0) for j in rows])
+    torch.testing.assert_close(mean.detach(), summed / longest, atol=1e-6, rtol=1e-5)
+
+
+def test_with_padding_an_item_depends_on_its_neighbours_and_without_it_does_not():
+    features, length = toy_features(), [len(t) for t in toy_tokens()]
+    short, long = int(np.argmin(length)), int(np.argmax(length))
+    for padding in (False, True):
+        encoder = ItemEncoder(D, scale=1.0, padding=padding)
+        encoder.fit(features)
+        alone = encoder(*features.gather(torch.tensor([short])))
+        beside = encoder(*features.gather(torch.tensor([short, long])))[:1]
+        same = torch.allclose(alone, beside, atol=1e-6)
+        assert same != padding
+        again = encoder(*features.gather(torch.tensor([long, short])))[1:]
+        torch.testing.assert_close(again, beside, atol=1e-6, rtol=1e-6)
+
+
+def test_with_padding_the_catalogue_is_encoded_in_its_order(monkeypatch):
+    monkeypatch.setattr("pecrs_lib.items.BESIDE", 4)
+    features, encoder = toy_features(), ItemEncoder(D, scale=0.3, padding=True)
+    encoder.fit(features)
+    torch.nn.init.normal_(encoder.w)
+    slow = [encoder(*features.gather(torch.arange(k, min(k + 4, 17)))) for k in range(0, 17, 4)]
+    torch.testing.assert_close(encoder.catalogue(features), torch.cat(slow), atol=1e-6, rtol=1e-5)
 
 
 def test_permuting_items_permutes_vectors_and_permuting_tokens_changes_nothing():

@@ -13,6 +13,7 @@ from pecrs_lib.losses import (
     angular_distance,
     joint_loss,
     pairwise_angular_distance,
+    pairwise_dot_product_distance,
     rerank_loss,
     response_loss,
     retrieval_loss,
@@ -48,6 +49,21 @@ def test_distance_is_the_chord_between_unit_vectors():
     batch = torch.randn(2, 3, 8), torch.randn(2, 4, 8)
     assert pairwise_angular_distance(*batch).shape == (2, 3, 4)
     close(pairwise_angular_distance(*batch)[1], pairwise_angular_distance(batch[0][1], batch[1][1]))
+
+
+def test_dot_product_distance_by_a_loop():
+    a, b = torch.randn(2, 5, 8), torch.randn(2, 7, 8)
+    slow = [[[-sum(p * q for p, q in zip(x, y, strict=True)) / 8 for y in b[k]] for x in a[k]]
+            for k in range(2)]  # fmt: skip
+    close(pairwise_dot_product_distance(a, b), torch.tensor(slow))
+    close(pairwise_dot_product_distance(3 * a, b), 3 * torch.tensor(slow))  # lengths count
+
+
+def test_dot_product_distance_starts_as_the_negative_cosine():
+    sign = torch.randn(6, 64).sign()  # of spread 1
+    close(pairwise_dot_product_distance(sign, sign).diagonal(), -torch.ones(6))
+    cos = F.cosine_similarity(sign[:, None], sign, dim=-1)
+    close(pairwise_dot_product_distance(sign, sign), -cos)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e4])

@@ -121,6 +121,21 @@ def test_one_pass_equals_three(kind, share, from_retrieval, catalogue, dialogues
     assert_equal_passes(model, features, windows, batch)
 
 
+@pytest.mark.parametrize("from_retrieval", [False, True])
+def test_dot_products_are_in_the_retrieval_loss_alone(
+    from_retrieval, tiny_backbone, catalogue, dialogues
+):
+    changes = {"rerank_from_retrieval": from_retrieval}
+    model, features = build(tiny_backbone, catalogue, dot_product=True, **changes)
+    windows = windows_for(model, dialogues[:3], catalogue)
+    batch = with_negatives(pack(windows), len(catalogue))
+    assert_equal_passes(model, features, windows, batch)
+    by_angles, _ = build(tiny_backbone, catalogue, **changes)
+    one, other = model(batch, features), by_angles(batch, features)
+    assert torch.equal(one.rerank, other.rerank) and torch.equal(one.gen, other.gen)
+    assert (one.recall - other.recall).abs() > 0.01
+
+
 @pytest.mark.parametrize("m", [5, 22])
 @pytest.mark.parametrize("from_retrieval", [False, True])
 def test_draws_that_hit_a_points_own_item(m, from_retrieval, tiny_backbone, catalogue, dialogues):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import pecrs_lib.data
+from experiments import pruned_catalogue
+from pecrs_lib import running
 from pecrs_lib.assessment import predictions_of, rank_dialogues
 from pecrs_lib.cli import app
 from pecrs_lib.cli.reproduce import Dataset, Preset
 from pecrs_lib.config import Config
-from pecrs_lib.data import CORPORA, DataError
+from pecrs_lib.data import CORPORA, Catalogue, DataError
 from pecrs_lib.model import PECRS
+from pecrs_lib.pruning import mentioned, rank_among_mentioned
 from pecrs_lib.running import carry_out, data_record, some
 from pecrs_lib.runs import (
     ABLATIONS,
@@ -34,11 +38,12 @@ from pecrs_lib.runs import (
     write_run,
 )
 from pecrs_lib.training import Trainer
+from pecrs_lib.variants import AS_OFFICIAL, BEYOND, COMPAT, LEARNING_CURVE, OFFICIAL
 from tests.toys import toy_catalogue, toy_dialogues
 
 CATALOGUE = toy_catalogue(24)
 SPLITS = {
-    "train": toy_dialogues(CATALOGUE, 8, seed=0),
+    "train": toy_dialogues(CATALOGUE, 40, seed=0),
     "valid": toy_dialogues(CATALOGUE, 2, seed=1),
     "test": toy_dialogues(CATALOGUE, 4, seed=2),
 }
@@ -73,11 +78,14 @@ def test_every_variant_is_one_change_of_the_main_run(preset, dataset):
     seen = {main: MAIN}
     for name, changes in variants(PRESETS[preset][dataset]).items():
         run = Run(dataset, preset, "x", name)
-        assert {k for k, v in changes.items() if k != "titles" and getattr(main, k) == v} <= {
-            "warm_start"  # the paper's preset has none
+        settings = {k: v for k, v in changes.items() if k not in ("titles", "share")}
+        assert {k for k, v in settings.items() if getattr(main, k) == v} <= {
+            "warm_start",  # the paper's preset has none
+            "beta" if name == "loss weights of the code" else "",
         }, f"{name} changes nothing"
         assert run.titles_only == (name == "w/o Metadata (just title)")
-        if name != MAIN and not run.titles_only:
+        assert run.share == LEARNING_CURVE.get(name, {}).get("share", 1)
+        if name != MAIN and settings:
             assert run.config not in seen
             seen[run.config] = name
     names = [Run(dataset, preset, "x", name).name for name in variants(PRESETS[preset][dataset])]
@@ -102,6 +110,9 @@ def test_tables_need_variants_once_and_the_main_run_first():
     assert needed(["deviations"], "cpu", "redial") == [MAIN, *AS_IN_PAPER]
     assert needed(["deviations"], "paper", "redial") == [MAIN]  # it has none of them
     assert grid[0] == MAIN and all(v.startswith("M_train = ") for v in grid[1:]) and grid[1:]
+    assert needed(["beyond"], "cpu", "redial") == [MAIN, *BEYOND]
+    assert needed(["official"], "paper", "redial") == [MAIN, *OFFICIAL]
+    assert needed(["learning-curve"], "cpu", "inspired") == [MAIN, *LEARNING_CURVE]
     assert set(needed(list(NEEDS), "paper", "redial")) == set(variants(PRESETS["paper"]["redial"]))
 
 
@@ -150,7 +161,9 @@ def test_names_spelled_out_agree_with_the_library():
 def test_every_variant_trains_and_changes_what_it_claims(tiny, variant, tmp_path):
     run = tiny(variant)
     record = carry_out(run, CORPUS, tmp_path, show=False)
-    changed = {k: v for k, v in variants(RECIPE)[variant].items() if k != "titles"}
+    changed = dict(variants(RECIPE)[variant])
+    changed.pop("titles", None)
+    share = changed.pop("share", 1)
     assert record["config"] == CONFIG.with_(backbone=run.model, **changed).to_dict()
     assert run.backbone not in json.dumps(record)  # a folder of this machine
     model = PECRS.from_pretrained(tmp_path / run.name / "best")
@@ -161,12 +174,69 @@ def test_every_variant_trains_and_changes_what_it_claims(tiny, variant, tmp_path
     without = ("w/o Recall loss", "single stage alone")
     assert (record["warm_start"] == []) == (variant in without)
     assert (model.queries.gate is None) == (variant == "query from [REC] alone")
-    assert record["n"]["train"] == 6 and record["n"]["test"] == 4
+    assert record["n"]["train"] == min(6, 40 * share) and record["n"]["test"] == 4
     assert all(np.isfinite(last[k]) for k in ("recall", "rerank", "gen"))
+    assert record["pruned"] is None  # every item is mentioned
     assert set(record["rank_within"]) == {"4"} and len(record["replies"]["says"]) > 0
     assert set(record["rank_without"]) == (
         {"title", "actors", "directors", "genres", "plot"} if variant == MAIN else set()
     )
+
+
+@pytest.mark.parametrize("variant", LEARNING_CURVE)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_share_of_training_is_all_that_is_read(tiny, variant, seed, tmp_path, monkeypatch):
+    """Neither warm start nor single stage sees a dialogue more, and seeds draw others."""
+    read = {"warm start": [], "single stage": []}
+    encode, trainer = running.encode_windows, running.Trainer
+
+    def encoding(dialogues, *rest):
+        read["warm start"] += [d.id for d in dialogues]
+        return encode(dialogues, *rest)
+
+    def training(model, catalogue, train, *rest, **more):
+        read["single stage"] += [d.id for d in train]
+        return trainer(model, catalogue, train, *rest, **more)
+
+    monkeypatch.setattr(running, "encode_windows", encoding)
+    monkeypatch.setattr(running, "Trainer", training)
+    record = carry_out(tiny(variant, seed), CORPUS, tmp_path, show=False)
+    size = int(40 * LEARNING_CURVE[variant]["share"])
+    drawn = {d.id for d in some(SPLITS["train"], size, seed)}
+    assert len(drawn) == size == len(read["warm start"]) and set(read["warm start"]) == drawn
+    assert set(read["single stage"]) <= drawn and len(read["single stage"]) == min(6, size)
+    assert record["n"]["warm start"] == size
+    assert drawn != {d.id for d in some(SPLITS["train"], size, seed + 2)}
+    assert drawn >= {d.id for d in some(SPLITS["train"], size // 2, seed)}
+
+
+def test_a_pruned_catalogue_holds_what_some_dialogue_mentions(tiny, tmp_path, monkeypatch):
+    dialogues = [d for part in SPLITS.values() for d in part]
+    said = {m.item for d in dialogues for u in d.utterances for m in u.mentions}
+    unknown = toy_catalogue(30).movies[24:]  # nobody mentions them
+    catalogue = Catalogue((*unknown[:3], *CATALOGUE.movies, *unknown[3:]))
+    assert [m.id for m in mentioned(catalogue, SPLITS)] == [m.id for m in CATALOGUE]
+    assert said == {m.id for m in CATALOGUE}
+    record = carry_out(tiny(), (catalogue, SPLITS), tmp_path, show=False)
+    model = PECRS.from_pretrained(tmp_path / tiny().name / "best")
+    v = model.encode_catalogue(model.item_features(CATALOGUE))
+    ranked = rank_dialogues(model, SPLITS["test"], CATALOGUE, v)
+    found = predictions_of(ranked, SPLITS["test"], CATALOGUE)
+    pruned = record["pruned"]
+    assert pruned["items"] == 24 and pruned["rank"] == found.rank.tolist()
+    first = [-1 if j < 0 else catalogue[j].id for j in pruned["top1"]]
+    assert first == [-1 if j < 0 else CATALOGUE[j].id for j in found.top1]
+    whole = [np.inf if r is None else r for r in record["points"]["rank"]]
+    assert (found.rank <= whole).mean() > 0.9 and (found.rank < whole).any()
+    assert rank_among_mentioned(model, CATALOGUE, SPLITS) is None
+
+    path = tmp_path / "out" / f"{tiny().name}.json"  # a file of before there were pruned ranks
+    write_run({k: v for k, v in record.items() if k != "pruned"}, path)
+    monkeypatch.setattr(pruned_catalogue, "load_corpus", lambda name: (catalogue, SPLITS))
+    places = ["--runs", str(path.parent), "--work", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["x", "--dataset", "minireel", *places])
+    pruned_catalogue.main()
+    assert json.loads(path.read_text())["pruned"] == pruned
 
 
 def test_a_loss_taken_away_has_no_gradient_of_its_own(tiny, tmp_path):
@@ -317,6 +387,23 @@ def test_reproduce_interrupted_says_how_to_go_on(command, tiny, monkeypatch, tmp
     )
     assert "begun" in command("2", "--list").stdout
     command("2")
+
+
+def test_compat_puts_a_run_as_the_official_code_in_place_of_the_main_run(command, tiny, tmp_path):
+    made = command("2", "--compat", "official")
+    run = tiny(AS_OFFICIAL)
+    assert f"run 1 of 1: {run.name}" in made.stderr
+    record = json.loads((tmp_path / "out" / f"{run.name}.json").read_text())
+    assert COMPAT.items() <= record["config"].items()
+    assert "as the official code; " in made.stdout.splitlines()[0]
+    hits = 100 * np.mean(np.array(record["points"]["rank"]) <= 1)
+    line = next(x for x in made.stdout.splitlines() if x.split()[:2] == ["PECRS-small", "all"])
+    assert f"| {hits:.3g} [" in line
+    every = command("--compat", "official", "--list").stdout
+    assert "1 of 1" not in every and "0 of 1 runs" in every
+    wrong = command("5", "--compat", "official", status=2).stderr
+    assert "--compat has no table '5', only 2, 3, 9, 10, figure-4" in wrong
+    assert "'official'" in command("2", "--compat", "unofficial", status=2).stderr
 
 
 def test_tables_made_elsewhere_are_pointed_to(command):

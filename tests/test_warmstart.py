@@ -46,8 +46,10 @@ def data(model):
     return [w for w in windows if any(t.items for t in w.turns)], features
 
 
-def test_its_distances_are_those_of_the_model(model, data):
+@pytest.mark.parametrize("dot_product", [False, True])
+def test_its_distances_are_those_of_the_model(model, data, dot_product):
     windows, features = data
+    model.config = model.config.with_(dot_product=dot_product)
     v = model.encode_catalogue(features)
     with torch.no_grad():
         at_rec = outputs_at_rec(model, windows, v)

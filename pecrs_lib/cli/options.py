@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pecrs_lib.variants import COMPAT
+
 
 class Format(StrEnum):
     """The dialogue formats of `data.FORMATS`, spelled out: asking it would import torch."""
@@ -33,6 +35,22 @@ CatalogueOption = Annotated[
         help="The items: our .csv or .jsonl, INSPIRED's movie_database.tsv, ReDial's "
         "movies_with_mentions.csv, or the authors' movie_db. Where its ids are not those of the "
         "dialogues, titles are matched and the outcome is reported.",
+    ),
+]
+
+
+class Compat(StrEnum):
+    """Whose habits to train with where the paper says otherwise."""
+
+    official = "official"
+
+
+CompatOption = Annotated[
+    Compat | None,
+    typer.Option(
+        "--compat",
+        help="official: train as the official code where it differs from the paper, all at once: "
+        f"{', '.join(f'{name}={value}' for name, value in COMPAT.items())}.",
     ),
 ]
 JsonOption = Annotated[

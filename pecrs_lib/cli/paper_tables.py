@@ -53,7 +53,7 @@ def _cell(row: dict[str, Any]) -> str:
 
 def claims_as_text(table: pd.DataFrame) -> str:
     """A line per claim of `claims.claims`."""
-    heads = ["", "claim", "paper", "ours [95 %], points", "n", "verdict"]
+    heads = ["", "claim", "paper", "ours [95 %]", "n", "verdict"]
     lines = [
         [
             row["table"],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pecrs_lib.cli.options import CompatOption
 from pecrs_lib.cli.terminal import columns, say, show, stop, watched
 
 if TYPE_CHECKING:  # imported when the command runs: these need torch
@@ -34,8 +36,9 @@ def reproduce(
         list[str] | None,
         typer.Argument(
             metavar="[TABLE]...",
-            help="1 to 10, figure-3, figure-4, or deviations (ours from the paper, each undone "
-            "alone); all of them when none is named.",
+            help="1 to 10, figure-3, figure-4, or ours: deviations (from the paper, each undone "
+            "alone), beyond (whole catalogue as negatives, items with adapters), learning-curve, "
+            "official (what the official code does differently); all of them when none is named.",
         ),
     ] = None,
     dataset: Annotated[
@@ -50,6 +53,7 @@ def reproduce(
         typer.Option(help="The language model; default: that of the preset (paper: gpt2)."),
     ] = None,
     seeds: Annotated[str, typer.Option(help="One run of everything for each, as 0,1,2.")] = "0",
+    compat: CompatOption = None,
     budget: Annotated[
         float | None,
         typer.Option(min=0, help="Minutes: only runs that fit, by measured or estimated times."),
@@ -72,6 +76,14 @@ def reproduce(
     only_list: Annotated[
         bool, typer.Option("--list", help="Say what would run and for how long, and stop.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE.md",
+            help="Write a verdict on every claim of the paper, from the files of OUT, and stop.",
+        ),
+    ] = None,
 ) -> None:
     """Reproduce tables and figures of the paper.
 
@@ -83,14 +95,19 @@ def reproduce(
     Examples:
       pecrs reproduce 2 --dataset inspired --seeds 0,1,2
       pecrs reproduce 5 figure-3 --dataset inspired --budget 120 --list
+      pecrs reproduce 2 3 --dataset inspired --compat official
       pecrs reproduce --dataset redial --preset paper --backbone gpt2-medium
+      pecrs reproduce --report report.md
     """
+    if report is not None:
+        _report(report, out)
+        return
     numbers = _seeds(seeds)
     from pecrs_lib.runs import PRESETS, estimate, is_done, plan, read_runs
 
-    wanted = _tables(tables)
+    wanted = _tables(tables, compat)
     model = backbone or PRESETS[preset][dataset].config.backbone
-    runs = _runs(wanted, dataset, preset, model, numbers)
+    runs = _runs(wanted, dataset, preset, model, numbers, compat)
     done = read_runs(out)
     missing = [run for run in runs if not is_done(run, done)]
     for run in missing:
@@ -104,32 +121,48 @@ def reproduce(
     needs_data = f"{dataset}-data" not in done
     if chosen or needs_data:
         _carry_out(chosen, minutes, dataset, data, out, work)
-    _print(wanted, read_runs(out), dataset, preset, Path(model).name)
+    _print(wanted, read_runs(out), dataset, preset, Path(model).name, compat)
     if left:
         say(f"left out for the budget of {budget:g} minutes: {', '.join(r.name for r in left)}")
 
 
 def _print(
-    tables: list[str], files: dict[str, Any], dataset: str, preset: str, backbone: str
-) -> None:
+    tables: list[str], files: dict[str, Any], dataset: str, preset: str, backbone: str,
+    compat: str | None,
+) -> None:  # fmt: skip
     from pecrs_lib.claims import claims
     from pecrs_lib.cli.paper_tables import LEGEND, as_text, claims_as_text
     from pecrs_lib.evidence import Results
     from pecrs_lib.reproduction import ELSEWHERE, TABLES
+    from pecrs_lib.runs import MAIN
+    from pecrs_lib.variant_tables import VARIANT_TABLES
+    from pecrs_lib.variants import AS_OFFICIAL
 
     results = Results.of(files, dataset, preset, backbone)
-    show(f"{dataset}, preset {preset}, {backbone}; {LEGEND}")
+    if compat:
+        results = replace(results, runs={MAIN: results.runs.get(AS_OFFICIAL, ())})
+    trained = f"{backbone} {AS_OFFICIAL}" if compat else backbone
+    show(f"{dataset}, preset {preset}, {trained}; {LEGEND}")
     made = []
+    every = TABLES | VARIANT_TABLES
     for name in tables:
         if name in ELSEWHERE:
             show(f"\nTable {name}: {ELSEWHERE[name]}")
-        elif TABLES[name] not in made:  # 9 and 10 are one table of two data sets
-            made.append(TABLES[name])
-            show(f"\n{as_text(TABLES[name](results))}")
+        elif every[name] not in made:  # 9 and 10 are one table of two data sets
+            made.append(every[name])
+            show(f"\n{as_text(every[name](results))}")
     found = claims(results)
     found = found[found["table"].isin(tables)]
     if len(found):
         show(f"\nClaims\n{claims_as_text(found)}")
+
+
+def _report(path: Path, out: Path) -> None:
+    from pecrs_lib.findings import read_files
+    from pecrs_lib.report import report
+
+    path.write_text(report(read_files(out.parent, out)), encoding="utf-8")
+    say(f"{path} written from the files of {out.parent}")
 
 
 def _seeds(text: str) -> list[int]:
@@ -139,21 +172,30 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(map(int, parts)))
 
 
-def _tables(names: list[str] | None) -> list[str]:
-    from pecrs_lib.runs import NEEDS
+def _tables(names: list[str] | None, compat: str | None) -> list[str]:
+    from pecrs_lib.runs import MAIN, NEEDS
 
     unknown = [name for name in names or () if name not in NEEDS]
     if unknown:
         stop(f"no table {unknown[0]!r} in the paper; there are {', '.join(NEEDS)}")
-    return list(dict.fromkeys(names or NEEDS))
+    if compat is None:
+        return list(dict.fromkeys(names or NEEDS))
+    # one run stands for the main run; of Table 6's fields only this is measured
+    possible = [name for name, needs in NEEDS.items() if needs == (MAIN,) and name != "6"]
+    for name in names or ():
+        if name not in possible:
+            stop(f"--compat has no table {name!r}, only {', '.join(possible)}")
+    return list(dict.fromkeys(names or possible))
 
 
 def _runs(
-    tables: list[str], dataset: str, preset: str, backbone: str, seeds: list[int]
-) -> list[Run]:
+    tables: list[str], dataset: str, preset: str, backbone: str, seeds: list[int],
+    compat: str | None,
+) -> list[Run]:  # fmt: skip
     from pecrs_lib.runs import Run, needed
+    from pecrs_lib.variants import AS_OFFICIAL
 
-    names = needed(tables, preset, dataset)
+    names = [AS_OFFICIAL] if compat else needed(tables, preset, dataset)
     return [Run(dataset, preset, backbone, name, seed) for name in names for seed in seeds]
 
 

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pecrs_lib.cli.options import CacheOption, CatalogueOption, FormatOption, JsonOption
+from pecrs_lib.cli.options import (
+    CacheOption,
+    CatalogueOption,
+    CompatOption,
+    FormatOption,
+    JsonOption,
+)
 from pecrs_lib.cli.settings import ALL, describe_fields, make_config, parse_negatives
 from pecrs_lib.cli.terminal import columns, say, show, show_json, stop, watched
 
@@ -63,6 +69,7 @@ def train(
         str | None, typer.Option(help="Of the frozen model: float32, bfloat16 or float16.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice.")] = None,
+    compat: CompatOption = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,6 +103,7 @@ def train(
     from pecrs_lib.data import split_by_dialogue
     from pecrs_lib.model import PECRS
     from pecrs_lib.training import Trainer
+    from pecrs_lib.variants import COMPAT
 
     named = {
         "backbone": backbone,
@@ -106,7 +114,8 @@ def train(
         "dtype": dtype,
         "seed": seed,
     }
-    options: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    options: dict[str, Any] = {} if compat is None else dict(COMPAT)
+    options |= {name: value for name, value in named.items() if value is not None}
     if negatives is not None:
         options |= parse_negatives(negatives)
     config = make_config(preset, options, settings or [])
