@@ -5,12 +5,17 @@ Beside `figures`, whose palette and size they share. A table of `reproduction` i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from pecrs_lib.figures import MARKERS, axes_of
+
+NO_RUN = "no run yet"
+APART = 1.04  # lines of a grid, so that their intervals do not hide each other
 
 
 def grid_figure(table: pd.DataFrame) -> Figure:
@@ -19,20 +24,23 @@ def grid_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: of `reproduction.figure_3`.
     """
+    if table.empty:
+        return _empty()
     figure, ax = axes_of()
     groups = list(table.groupby("M_train"))
     colours = sns.color_palette("colorblind", len(groups))
-    for (m, rows), marker, colour in zip(groups, MARKERS, colours, strict=False):
+    for k, ((m, rows), marker, colour) in enumerate(zip(groups, MARKERS, colours, strict=False)):
         spread = [rows["ours"] - rows["low"], rows["high"] - rows["ours"]]
+        place = rows["M_inference"] * APART ** (k - (len(groups) - 1) / 2)
         ax.errorbar(
-            rows["M_inference"], rows["ours"], yerr=spread, marker=marker, color=colour,
+            place, rows["ours"], yerr=spread, marker=marker, color=colour,
             capsize=3, label=f"{m}",
         )  # fmt: skip
     ax.set(xscale="log", xlabel="$M_{inference}$, candidates re-ranked", ylabel="Recall@50 (%)")
     values = sorted(table["M_inference"].unique())
     ax.set_xticks(values, [str(v) for v in values], minor=False)
     ax.minorticks_off()
-    ax.legend(title="$M_{train}$, negatives")
+    figure.legend(title="$M_{train}$, negatives", loc="outside right upper")
     return figure
 
 
@@ -67,20 +75,57 @@ def differences_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: of `reproduction.table_5` or `table_6`; rows without a difference are left out.
     """
-    rows = table.dropna(subset="difference")
+    rows = table.dropna(subset="difference") if "difference" in table else table.iloc[:0]
+    if rows.empty:
+        return _empty()
     figure, ax = axes_of(size=(7.0, 1.2 + 0.4 * len(rows)))
     place = np.arange(len(rows))[::-1]
     spread = [
         rows["difference"] - rows["difference low"],
         rows["difference high"] - rows["difference"],
     ]
+    below, above = place - 0.12, place + 0.12  # neither hides the other
     ax.errorbar(
-        rows["difference"], place, xerr=spread, fmt="o", color="0.2", capsize=3, label="ours"
+        rows["difference"], below, xerr=spread, fmt="o", color="0.2", capsize=3, label="ours"
     )
-    ax.plot(rows["paper difference"], place, "D", mfc="white", mec="0.2", label="the paper")
+    ax.plot(rows["paper difference"], above, "D", mfc="white", mec="0.2", label="the paper")
     ax.axvline(0, color="0.6", lw=1)
     ax.set_yticks(place, rows["row"])
     ax.set_xlabel(f"difference in {rows['metric'].iloc[0]} (points)")
+    ax.grid(axis="y", visible=False)
     ax.grid(axis="x", alpha=0.3)
-    ax.legend(fontsize=8)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=9)
+    return figure
+
+
+def points_figure(table: pd.DataFrame, have: Mapping[str, int]) -> Figure:
+    """How many test points each of the paper's differences needs to be told from zero.
+
+    Args:
+        table: of `ablations.points_of_paper`.
+        have: name of a test set -> its points.
+    """
+    if table["ours"].isna().all():
+        return _empty()
+    figure, ax = axes_of(size=(7.0, 1.2 + 0.4 * len(table)))
+    place = np.arange(len(table))[::-1]
+    spread = [table["ours"] - table["low"], table["high"] - table["ours"]]
+    ax.errorbar(table["ours"], place, xerr=spread, fmt="o", color="0.2", capsize=3)
+    for (name, n), style in zip(have.items(), ("-", "--", ":"), strict=False):
+        ax.axvline(n, color="0.5", linestyle=style, label=f"{name}: {n:,}")
+    differences = table["paper difference"]
+    labels = [f"{row} ({d:+.1f})" for row, d in zip(table["row"], differences, strict=True)]
+    ax.set_yticks(place, labels)
+    ax.set(xscale="log", xlabel="test points needed")
+    ax.grid(axis="y", visible=False)
+    ax.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=len(have), fontsize=9)
+    return figure
+
+
+def _empty() -> Figure:
+    """In place of a figure of runs that are not there."""
+    figure, ax = axes_of(size=(7.0, 1.0))
+    ax.text(0.5, 0.5, NO_RUN, ha="center", va="center", transform=ax.transAxes)
+    ax.set_axis_off()
     return figure
