@@ -1,12 +1,11 @@
-"""What limits retrieval on INSPIRED and ReDial: one thing changed at a time, on the dev part.
+"""What limits retrieval on INSPIRED: one thing changed at a time, on the development set.
 
-    python -m experiments.limits --data FOLDER [--dataset redial] [--only NAME …]
+    python -m experiments.limits --data FOLDER [--only NAME …]
 
-The language model stays frozen and is read once, or not at all on ReDial; the heads of retrieval
-are trained by the library's warm start, half a minute a run (ReDial: some minutes), so that a dozen
-questions can be asked where full runs would take days. The answers are about retrieval with a
-frozen LM: what adapters change is asked by `experiments.inspired --dev-only`. Writes
-`data/results/DATASET_limits.json` after every variant.
+The language model stays frozen and is read once; the heads of retrieval are trained on that by the
+library's warm start, half a minute a run, so that a dozen questions can be asked where full runs
+would take days. The answers are about retrieval with a frozen LM: what adapters change is asked by
+`experiments.inspired --dev-only`. Writes `data/results/inspired_limits.json` after every variant.
 """
 
 from __future__ import annotations

@@ -128,12 +128,16 @@ class CoOccurrence:
         self.first = np.searchsorted(pairs // n, np.arange(n + 1))  # (N + 1,) row i: [i], [i + 1]
         return self
 
-    def scores(self, history: Dialogue) -> Floats:
+    def together(self, history: Dialogue) -> Floats:
+        """(N,) Σ_i c(i, j), without the tie-break."""
         rows = np.unique(_mentioned(history, self.catalogue))
         pick = [np.arange(self.first[i], self.first[i + 1]) for i in rows]
         cells = np.concatenate([np.empty(0, np.int64), *pick])
-        together = np.bincount(self.others[cells], self.counts[cells], len(self.catalogue))
-        return _then(together.astype(np.float64), self.popularity)
+        found = np.bincount(self.others[cells], self.counts[cells], len(self.catalogue))
+        return found.astype(np.float64)
+
+    def scores(self, history: Dialogue) -> Floats:
+        return _then(self.together(history), self.popularity)
 
 
 @dataclass
