@@ -93,6 +93,10 @@ class Part:
             turn: -d / model.config.temperature
             for turn, d in distances(model, dialogues, catalogue, v).items()
         }
+        self.places: dict[Turn, list[int]] = {turn: [] for turn in self.near}
+        for k, p in enumerate(self.points):
+            if (p.dialogue, p.turn) in self.near:
+                self.places[p.dialogue, p.turn].append(k)
         popularity, cooccurrence = counts
         often = np.log1p(popularity.counts)
         self.counts = {}
@@ -102,17 +106,15 @@ class Part:
 
     def ranked(self, weights: tuple[float, float], name: str) -> Predictions:
         """Every point ranked over the whole catalogue; ties in its order."""
-        order = {}
-        for turn, near in self.near.items():
-            counts = self.counts[turn]
-            score = near + sum(w * c for w, c in zip(weights, counts, strict=True))
-            order[turn] = np.argsort(-score, kind="stable")
-        turns = [(p.dialogue, p.turn) for p in self.points]
-        rank = [
-            float(np.flatnonzero(order[turn] == j)[0]) + 1 if j >= 0 and turn in order else np.inf
-            for turn, j in zip(turns, self.row, strict=True)
-        ]
-        first = [int(order[turn][0]) if turn in order else -1 for turn in turns]
+        rank = np.full(len(self.points), np.inf)
+        first = np.full(len(self.points), -1)
+        for turn, places in self.places.items():
+            counts = zip(weights, self.counts[turn], strict=True)
+            score = self.near[turn] + sum(w * c for w, c in counts)
+            first[places] = int(score.argmax())
+            for k in places:
+                if (j := self.row[k]) >= 0:
+                    rank[k] = 1 + (score > score[j]).sum() + (score[:j] == score[j]).sum()
         return Predictions.at(name, self.points, rank, first)
 
 
@@ -167,7 +169,8 @@ def main() -> None:
             print(f"{name}: {weights}, dev {runs[-1]['dev']}", flush=True)
     best = max(range(len(runs)), key=lambda k: sum(runs[k]["dev"].values()))
     against = [
-        vars(paired_bootstrap(systems[best], b, k, targets)) | {"targets": targets}
+        {"against": b.name, "targets": targets}
+        | vars(paired_bootstrap(systems[best], b, k, targets))
         for b in known
         for targets in ("all", "novel")
         for k in CUTS
