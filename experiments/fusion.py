@@ -4,9 +4,10 @@
 
 An item's text says little of how often people name it, and some thousand dialogues are too few to
 learn that from. So the retrieval score is joined by two counts from the training part, those of our
-baselines: score = -distance / temperature + λ log(1 + popularity) + μ log(1 + co-occurrence). λ and
-μ are chosen on the development part, for each checkpoint alone (the mean of recall at 1, 10 and 50;
-the smallest of equals); nothing is trained. Each DIR is a checkpoint, as `runs/reproduce/NAME/best`
+baselines: score = -distance / temperature + λ log(1 + popularity) + μ log(1 + co-occurrence), plus
+ν for films that the dialogue has named. The weights are chosen on the development part, for each
+checkpoint alone (the mean of recall at 1, 10 and 50; the smallest of equals); nothing is trained.
+Each DIR is a checkpoint, as `runs/reproduce/NAME/best`
 or `data/checkpoints/inspired`; which of several is the better model is also said by the development
 part. Writes the ranks of every point to `data/results/fusion_DATASET.json`.
 """
@@ -47,12 +48,14 @@ from pecrs_lib.runs import machine, write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 CUTS = (1, 10, 50)
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
-FORMS = {  # what may be chosen: PECRS alone, with one of the two, with both
-    "retrieval alone": ((0.0,), (0.0,)),
-    "with popularity": (WEIGHTS, (0.0,)),
-    "with co-occurrence": ((0.0,), WEIGHTS),
-    "with both": (WEIGHTS, WEIGHTS),
+NONE = (0.0,)
+COUNTS = (0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0)
+NAMED = (0.0, -0.5, -1.0, -2.0, 0.5, 1.0)
+FORMS = {  # which values of λ, μ and ν may be chosen
+    "retrieval alone": (NONE, NONE, NONE),
+    "with popularity": (COUNTS, NONE, NONE),
+    "with co-occurrence": (NONE, COUNTS, NONE),
+    "with all three": (COUNTS, COUNTS, NAMED),
 }
 Floats = NDArray[np.float64]
 Turn = tuple[int, int]
@@ -102,9 +105,11 @@ class Part:
         self.counts = {}
         for d, t in self.near:
             before = Dialogue(dialogues[d].id, dialogues[d].utterances[:t])
-            self.counts[d, t] = often, np.log1p(cooccurrence.together(before))
+            named = np.zeros(len(catalogue))
+            named[[catalogue.row[i] for u in before.utterances for i in u.items]] = 1
+            self.counts[d, t] = often, np.log1p(cooccurrence.together(before)), named
 
-    def ranked(self, weights: tuple[float, float], name: str) -> Predictions:
+    def ranked(self, weights: Sequence[float], name: str) -> Predictions:
         """Every point ranked over the whole catalogue; ties in its order."""
         rank = np.full(len(self.points), np.inf)
         first = np.full(len(self.points), -1)
@@ -127,10 +132,13 @@ def mean_recall(found: Predictions) -> float:
     return float(np.mean([recall_at_k(found.rank, k) for k in CUTS]))
 
 
-def chosen(dev: Part, form: str) -> tuple[float, float]:
+def chosen(dev: Part, form: str) -> tuple[float, ...]:
     """The weights that a form is best with on the development part."""
-    pairs = [(a, b) for a, b in product(*FORMS[form])]
-    return max(pairs, key=lambda pair: (round(mean_recall(dev.ranked(pair, "")), 6), -sum(pair)))
+
+    def goodness(weights: tuple[float, ...]) -> tuple[float, float]:
+        return round(mean_recall(dev.ranked(weights, "")), 6), -sum(map(abs, weights))
+
+    return max(product(*FORMS[form]), key=goodness)
 
 
 def main() -> None:
