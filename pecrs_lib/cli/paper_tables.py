@@ -20,7 +20,8 @@ def as_text(table: pd.DataFrame) -> str:
     shown = wide(table, seeds=True)
     heads = ["" if name == "row" else name for name in shown]
     paper = f"; the paper: {table.attrs['paper']}" if table.attrs["paper"] else ""
-    return f"{table.attrs['title']}{paper}\n{columns([heads, *shown.to_numpy().tolist()])}"
+    text = columns([heads, *shown.to_numpy().tolist()]).replace("–", "-")  # for any terminal
+    return f"{table.attrs['title']}{paper}\n{text}"
 
 
 def claims_as_text(table: pd.DataFrame) -> str:
