@@ -11,12 +11,23 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pecrs_lib import diagrams, figures
+from pecrs_lib.beyond_figures import learning_curve_figure, reliability_figure, variants_figure
+from pecrs_lib.claims import findings
+from pecrs_lib.confidence import reliability
 from pecrs_lib.evidence import Results
 from pecrs_lib.explorer import Setting
 from pecrs_lib.explorer_widget import explorer_figure
-from pecrs_lib.paper_figures import differences_figure, grid_figure, turns_figure
+from pecrs_lib.findings import read_files
+from pecrs_lib.paper_figures import (
+    differences_figure,
+    grid_figure,
+    turns_figure,
+    verdicts_figure,
+)
+from pecrs_lib.report_tables import verdicts
 from pecrs_lib.reproduction import TABLES
-from pecrs_lib.runs import read_runs
+from pecrs_lib.runs import NEEDS, read_runs
+from pecrs_lib.variant_tables import VARIANT_TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAPER, OUT = ROOT / "data" / "results", ROOT / "data" / "paper", ROOT / "figures"
@@ -100,6 +111,24 @@ def zero_shot_figure(record: dict[str, Any]) -> Figure:
     return figures.dots_figure(names, panels)
 
 
+def run_figures(results: Results) -> dict[str, Figure]:
+    """Of the runs on one data set, by file name; none of what has no run."""
+    made = {
+        "ablations": differences_figure(TABLES["5"](results)),
+        "grid": grid_figure(TABLES["figure-3"](results)),
+        "turns": turns_figure(TABLES["figure-4"](results)),
+    }
+    if results.main and all("confidence" in run["points"] for run in results.main):
+        made["reliability"] = reliability_figure(reliability(results))
+    for name, draw in {
+        "learning-curve": learning_curve_figure,
+        "official": variants_figure,
+    }.items():
+        if any(variant in results.runs for variant in NEEDS[name][1:]):
+            made[name.replace("-", "_")] = draw(VARIANT_TABLES[name](results))
+    return made
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     drawn = []
@@ -131,10 +160,13 @@ def main() -> None:
     figures.save(zero_shot_figure(asked), OUT / "zero_shot.png")
     drawn += ["inspired_limits.png", "losses.png", "decoding.png", "zero_shot.png"]
     runs_made = Results.of(read_runs(RESULTS / "runs"), "inspired", "cpu", "reel-small")
-    figures.save(differences_figure(TABLES["5"](runs_made)), OUT / "ablations.png")
-    figures.save(grid_figure(TABLES["figure-3"](runs_made)), OUT / "grid.png")
-    figures.save(turns_figure(TABLES["figure-4"](runs_made)), OUT / "turns.png")
-    drawn += ["ablations.png", "grid.png", "turns.png"]
+    pictures = run_figures(runs_made)
+    pictures["verdicts"] = verdicts_figure(
+        verdicts(findings(read_files(RESULTS))), judged_only=True
+    )
+    for name, picture in pictures.items():
+        figures.save(picture, OUT / f"{name}.png")
+        drawn.append(f"{name}.png")
     bench = RESULTS / "bench_one_pass.json"
     if bench.exists():
         report = json.loads(bench.read_text(encoding="utf-8"))

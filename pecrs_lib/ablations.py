@@ -18,6 +18,7 @@ from pecrs_lib.evidence import (
     Floats,
     Record,
     Results,
+    Z,
     cell,
     gain,
     paper_table,
@@ -27,7 +28,7 @@ from pecrs_lib.evidence import (
 from pecrs_lib.runs import ABLATIONS, AS_IN_PAPER, MAIN
 
 ROWS = (MAIN, *ABLATIONS, *AS_IN_PAPER)
-Z_INTERVAL, Z_POWER = 1.96, 0.84  # quantiles of the normal distribution: 95 % two-sided, 80 %
+Z_POWER = 0.84  # quantile of the normal distribution: 80 %
 PAIRED, SEPARATE = "the same points", "as if on other points"
 
 
@@ -168,7 +169,7 @@ def retrained(results: Results, k: int = 50) -> pd.DataFrame:
 def points_needed(difference: float, low: float, high: float, n: int) -> float:
     """Test points with which a difference is told from zero four times in five.
 
-    A difference of ``Z_INTERVAL + Z_POWER`` standard errors has an interval beyond zero with
+    A difference of ``Z + Z_POWER`` standard errors has an interval beyond zero with
     probability 80 %, and the standard error falls with the root of the number of points (normal
     approximation; Cohen 1988, "Statistical Power Analysis", ch. 2). Per point the variance is that
     of retraining, and δ - δ², the least that hits which change by δ on average can have.
@@ -183,9 +184,9 @@ def points_needed(difference: float, low: float, high: float, n: int) -> float:
     if difference == 0:
         raise ValueError("no number of points tells a difference of 0 from zero")
     delta = abs(difference) / 100
-    error = (high - low) / 100 / (2 * Z_INTERVAL)
+    error = (high - low) / 100 / (2 * Z)
     variance = n * error**2 + delta - delta**2
-    return ((Z_INTERVAL + Z_POWER) / delta) ** 2 * variance
+    return ((Z + Z_POWER) / delta) ** 2 * variance
 
 
 def points_of_paper(results: Results, k: int = 50) -> pd.DataFrame:
@@ -226,9 +227,6 @@ def smallest_told(values: Sequence[float], seeds: Sequence[int]) -> pd.DataFrame
     free = len(values) - 1
     drawn = np.random.default_rng(0).chisquare(free, 200_000)
     low, high = np.sqrt(free / np.quantile(drawn, (0.975, 0.025)))
-    told = [
-        (Z_INTERVAL + Z_POWER) * float(np.std(values, ddof=1)) * float(np.sqrt(2 / s))
-        for s in seeds
-    ]
+    told = [(Z + Z_POWER) * float(np.std(values, ddof=1)) * float(np.sqrt(2 / s)) for s in seeds]
     rows = {"told": told, "low": [low * x for x in told], "high": [high * x for x in told]}
     return pd.DataFrame(rows, index=pd.Index(seeds, name="seeds"))

@@ -15,35 +15,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pecrs_lib.data import DataError
-from pecrs_lib.evaluation import Predictions
 from pecrs_lib.evidence import (
     Record,
     Results,
     cell,
     count,
+    half_width,
     paper_table,
-    predictions,
-    ranks_of,
     recall_rows,
 )
 from pecrs_lib.metrics import unique_items
 from pecrs_lib.recommended import wilson
-from pecrs_lib.reproduction import CUTS, NAMES
+from pecrs_lib.reproduction import CUTS, NAMES, systems
 
-Z = 1.96  # of a 95 % interval
 POINTS = {"inspired": 279}  # test points of the official code, which drops one of our 280
 BUCKETS = {"inspired": (0, 1, 3, 10)}  # mentions in training, the least of each bucket
 _BUCKETS = (0, 1, 10, 100)  # of larger data
-
-
-def systems(results: Results) -> dict[str, list[Predictions]]:
-    """Ranks on the test points: of the baselines, and of PECRS one per seed."""
-    points = results.data["points"]
-    found = {
-        name: [predictions(points, of["rank"], of["top1"], name)]
-        for name, of in results.data["baselines"].items()
-    }
-    return found | {"PECRS": [ranks_of(run) for run in results.main]}
 
 
 def recalls(results: Results) -> pd.DataFrame:
@@ -96,24 +83,10 @@ def correlation(results: Results, k: int) -> float:
     return max((float(np.corrcoef(a, b)[0, 1]) for a, b in pairs), default=0.0)
 
 
-def half_width(p: float, q: float, n: int, rho: float = 0.0) -> float:
-    """Half the 95 % interval of p - q, shares of the same n points, in their unit (percent).
-
-    Var = (p(1 - p) + q(1 - q) - 2ρ √(p(1 - p) q(1 - q))) / n, ρ the correlation of the hits; never
-    below the variance of systems of which one hits wherever the other does.
-    """
-    a, b = p / 100, q / 100
-    spread = a * (1 - a), b * (1 - b)
-    variance = sum(spread) - 2 * rho * np.sqrt(spread[0] * spread[1])
-    least = abs(a - b) - (a - b) ** 2
-    return 100 * Z * float(np.sqrt(max(variance, least) / n))
-
-
 def paper_differences(results: Results) -> pd.DataFrame:
     """Every pair of rows of the paper's Table 2: is the difference larger than its interval?
 
-    ``low`` and ``high`` take the points of the two rows as independent; ``paired low`` and
-    ``paired high`` let them hit the same points as much as the most alike of our systems do
+    Twice: ``taken`` as independent, and as alike as those two of our systems whose hits agree most
     (``correlation``). Neither knows that the points of a dialogue go together.
     """
     rows: list[Any] = []
@@ -124,15 +97,14 @@ def paper_differences(results: Results) -> pd.DataFrame:
             if p[k] < q[k]:
                 a, p, b, q = b, q, a, p
             difference = p[k] - q[k]
-            row: dict[str, Any] = {"metric": f"R@{k}", "paper": difference, "n": n}
-            row["row"] = f"{a} - {b}".replace(" (paper)", "")
-            for name, half in (
-                ("", half_width(p[k], q[k], n)),
-                ("paired ", half_width(p[k], q[k], n, rho)),
-            ):
-                row |= {f"{name}low": difference - half, f"{name}high": difference + half}
-                row[f"{name}larger than noise"] = difference > half
-            rows.append(row | {"correlation": rho})
+            row = f"{a} - {b}".replace(" (paper)", "")
+            for taken, alike in (("independent", 0.0), ("as alike as ours", rho)):
+                half = half_width(p[k], q[k], n, alike)
+                rows.append(
+                    {"row": row, "metric": f"R@{k}", "taken": taken, "ours": difference,
+                     "low": difference - half, "high": difference + half, "n": n,
+                     "larger than noise": difference > half, "correlation": alike}
+                )  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -263,15 +235,17 @@ def selection(record: Record, splits: int = 500) -> pd.DataFrame:
             part: [np.array(run["rank"][part]) <= k for run in record["runs"]]
             for part in ("dev", "test")
         }  # each (E, P)
+        best = {part: [each.mean(1).argmax() for each in of] for part, of in hits.items()}
         on = {
-            part: [test[each.mean(1).argmax()] for each, test in zip(of, hits["test"], strict=True)]
-            for part, of in hits.items()
+            part: [test[e] for test, e in zip(hits["test"], of, strict=True)]
+            for part, of in best.items()
         }
         for part, chosen in on.items():
             rows.append(cell(f"chosen on {part}", f"R@{k}", dialogue, chosen))
         pairs = zip(on["test"], on["dev"], strict=True)
         gains = [a.astype(float) - b for a, b in pairs]
-        rows.append(cell("gain", f"R@{k}", dialogue, gains))
+        between = None if best["dev"] == best["test"] else (-1, 1)
+        rows.append(cell("gain", f"R@{k}", dialogue, gains, between=between))
         optimism = [_optimism(of, dialogue, splits) for of in hits["test"]]
         rows.append(count("optimism", f"R@{k}", optimism, len(dialogue)))
     return pd.DataFrame(rows)

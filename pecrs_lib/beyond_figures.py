@@ -1,7 +1,6 @@
-"""The figures of what goes beyond the paper, drawn from the tables of `beyond` and `confidence`.
+"""The figures of what goes beyond the paper: of `beyond`, `confidence` and `variant_tables`.
 
-Beside `paper_figures`; palette, size and markers are those of `figures`. `panels` turns a table
-into what `figures.dots_figure` draws and `figures.dots_table` shows.
+Beside `paper_figures`; palette, size and markers are those of `figures`. A table in, a Figure out.
 """
 
 from __future__ import annotations
@@ -16,78 +15,62 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pecrs_lib.evidence import cell, rank_array
-from pecrs_lib.figures import MARKERS, axes_of
+from pecrs_lib.figures import MARKERS, axes_of, dots_figure
+from pecrs_lib.layout import NO_RUN, panels
+from pecrs_lib.reproduction import CUTS
+from pecrs_lib.variant_tables import DIFFERENCE, worth
 
-Panels = dict[str, dict[str, list[dict[str, Any]]]]
-_NO_BOUNDS = {"low": np.nan, "high": np.nan}
 
-
-def panels(
-    table: pd.DataFrame,
-    names: Sequence[str],
-    series: str,
-    labels: Mapping[str, str],
-    *,
-    value: str = "ours",
-) -> Panels:
-    """Panels of `figures.dots_figure`: one per metric, a marker per value of the column `series`.
+def variants_figure(table: pd.DataFrame) -> Figure:
+    """What each variant gains or loses in R@50, over all targets and over novel ones.
 
     Args:
-        names: rows, in their order; one that a series lacks stays empty.
-        labels: metric -> label of its axis.
-        value: the column that is drawn, with its ``low`` and ``high``.
+        table: of `variant_tables`.
     """
-    found: Panels = {}
-    for metric, label in labels.items():
-        mine = table[table["metric"] == metric]
-        found[label] = {}
-        for name in dict.fromkeys(mine[series]):
-            rows = {r["row"]: r for r in mine[mine[series] == name].to_dict("records")}
-            found[label][str(name)] = [_cell(rows.get(row, {}), value) for row in names]
-    return found
+    names = list(worth(table).index)
+    label = "difference in Recall@50 to the main run (points)"
+    return dots_figure(*panels(_targets(table), "targets", {DIFFERENCE: label}, names))
 
 
-def beside(table: pd.DataFrame, names: Sequence[str], labels: Mapping[str, str]) -> Panels:
-    """Panels of `figures.dots_figure`: the paper's numbers and ours, one panel per metric.
+def recall_panels(table: pd.DataFrame, names: Sequence[str] | None = None) -> Any:
+    """All targets beside novel ones, for `figures.dots_figure`: a panel per cut-off."""
+    labels = {f"R@{k}": f"Recall@{k} (%)" for k in CUTS}
+    return panels(_targets(table), "targets", labels, names)
+
+
+def _targets(table: pd.DataFrame) -> pd.DataFrame:
+    known = table[table["targets"] != ""]
+    return known.assign(targets=known["targets"] + " targets")
+
+
+def learning_curve_figure(table: pd.DataFrame) -> Figure:
+    """Recall over the share of the training dialogues, a line per cut-off.
 
     Args:
-        table: a row per name and metric; its intervals are ours where there is a number of ours.
-        names, labels: as in `panels`.
+        table: of `variant_tables.learning_curve`; shares without runs say so.
     """
-    found: Panels = {}
-    for metric, label in labels.items():
-        rows = {r["row"]: r for r in table[table["metric"] == metric].to_dict("records")}
-        of = [rows.get(name, {}) for name in names]
-        bare = [row if pd.isna(row.get("ours")) else {**row, **_NO_BOUNDS} for row in of]
-        printed = [_cell(row, "paper") for row in bare]
-        found[label] = {"the paper": printed, "ours": [_cell(row, "ours") for row in of]}
-    return found
-
-
-def differences(table: pd.DataFrame, labels: Mapping[str, str]) -> Panels:
-    """Panels of the differences between rows of the paper's table, with both intervals.
-
-    Args:
-        table: of `beyond.paper_differences`.
-        labels: as in `panels`; rows are in the order of their first occurrence.
-    """
-    found: Panels = {}
-    for metric, label in labels.items():
-        rows = {r["row"]: r for r in table[table["metric"] == metric].to_dict("records")}
-        of = [rows.get(name, {}) for name in dict.fromkeys(table["row"])]
-        paired = [{**r, "low": r.get("paired low"), "high": r.get("paired high")} for r in of]
-        found[f"difference in {label.replace('%', 'points')}"] = {
-            "independent": [_cell(row, "paper") for row in of],
-            "as alike as ours": [_cell(row, "paper") for row in paired],
-        }
-    return found
-
-
-def _cell(row: Mapping[str, Any], value: str) -> dict[str, Any]:
-    if pd.isna(row.get(value, np.nan)):
-        return {"value": None}
-    bounds = {k: row[k] for k in ("low", "high") if not pd.isna(row[k])}
-    return {"value": row[value], **bounds}
+    cuts = ("R@1", "R@10", "R@50")
+    rows = table[(table["targets"] == "all") & table["ours"].notna() & table["metric"].isin(cuts)]
+    figure, ax = axes_of()
+    colours = sns.color_palette("colorblind", len(cuts))
+    for cut, marker, colour in zip(cuts, MARKERS, colours, strict=False):
+        of = rows[rows["metric"] == cut]
+        spread = [of["ours"] - of["low"], of["high"] - of["ours"]]
+        ax.errorbar(
+            of["share"], of["ours"], yerr=spread, marker=marker, color=colour, capsize=3,
+            label=f"Recall@{cut[2:]}",
+        )  # fmt: skip
+    ax.set(xscale="log", xlabel="training dialogues (%)", ylabel="Recall (%)", ylim=(0, None))
+    shares = sorted(table["share"].unique())
+    there = set(rows["share"])
+    names = [f"{share:g}" if share in there else f"{share:g}\n{NO_RUN}" for share in shares]
+    ax.set_xticks(shares, names, minor=False)
+    ax.set_xlim(shares[0] / 1.3, shares[-1] * 1.3)
+    ax.minorticks_off()
+    if len(rows):
+        ax.set_title(f"n = {int(rows['n'].max())} points, bars: 95 %", fontsize=9)
+    ax.legend(fontsize=8)
+    return figure
 
 
 def popularity_figure(table: pd.DataFrame, k: int = 50) -> Figure:

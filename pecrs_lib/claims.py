@@ -234,16 +234,12 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def claims(results: Results) -> pd.DataFrame:
-    """A row per claim that the runs on one data set can judge.
+    """A row per claim that has a verdict from an interval on one data set, in `COLUMNS`.
 
     ``paper difference`` is NaN where the paper draws its numbers without printing them; then only
     the direction is judged, see `evidence.verdict`.
     """
-    return judged(Files({}, {}, {results.dataset: results}))
-
-
-def judged(files: Files) -> pd.DataFrame:
-    """The claims that have a verdict from an interval, in `COLUMNS`, data sets mixed."""
+    files = Files({}, {}, {results.dataset: results})
     rows = [
         {
             "table": claim.table,

@@ -4,7 +4,9 @@ Comes after `runs`, before `reproduction`, which puts them into tables. A number
 and ``metric`` say which, ``paper`` is the printed one, ``ours`` the mean over the seeds, ``low``
 and ``high`` its 95 % interval (bootstrap over dialogues of that mean), ``n`` the points it is taken
 over, ``seeds`` the number of each seed. Unique and Dist@n count distinct things, which resampling
-thins out: they have no interval.
+thins out: they have no interval. Where all points are equal resampling has no spread, and the
+interval is what n equal points cannot exclude: another value in 3/n of all points (the rule of
+three: Hanley and Lippman-Hand 1983, "If Nothing Goes Wrong, Is Everything All Right?").
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pecrs_lib.runs import MAIN, REFERENCE
 Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told with this much data"
+Z = 1.96  # quantile of the normal distribution: 95 %, two-sided
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,9 @@ def cell(
     metric: str,
     dialogue: Any = (),
     columns: Sequence[Any] = (),
-    statistic: Callable[[Floats], Floats] = lambda means: 100 * means[..., 0],
+    statistic: Callable[[Floats], Floats] | None = None,
     *,
+    between: tuple[float, float] | None = (0, 1),
     paper: float = np.nan,
     samples: int = 2000,
     **more: Any,
@@ -129,7 +133,9 @@ def cell(
     Args:
         dialogue: (P,) of every point, the unit of the bootstrap.
         columns: for each seed (P, K), or (P,), what is averaged over points.
-        statistic: means (…, K) -> (…,) the number; the default is percent.
+        statistic: means (…, K) -> (…,) the number; None: percent.
+        between: what percent is taken of lies between these; for the rule of three, where all
+            points are equal. None: points that are equal here are equal everywhere.
         more: further entries.
     """
     known = {"row": row, "metric": metric, "paper": paper}
@@ -138,10 +144,15 @@ def cell(
     per_seed = [np.asarray(c, dtype=float).reshape(len(dialogue), -1) for c in columns]
     mean = np.mean(per_seed, axis=0)  # (P, K)
     drawn = bootstrap_means(np.asarray(dialogue), mean, samples, seed=0)  # (samples, K)
+    of = statistic or (lambda means: 100 * means[..., 0])
     with np.errstate(invalid="ignore", divide="ignore"):
-        low, high = np.nanquantile(statistic(drawn), (0.025, 0.975))
-        each = tuple(float(statistic(c.mean(0))) for c in per_seed)
-        ours = float(statistic(mean.mean(0)))
+        low, high = np.nanquantile(of(drawn), (0.025, 0.975))
+        each = tuple(float(of(c.mean(0))) for c in per_seed)
+        ours = float(of(mean.mean(0)))
+    if statistic is None and between and np.ptp([c[:, 0] for c in per_seed]) == 0:
+        least, most = 100 * np.array(between)
+        unseen = min(1.0, 3 / len(dialogue))
+        low, high = ours - unseen * (ours - least), ours + unseen * (most - ours)
     found = {"ours": ours, "low": float(low), "high": float(high), "n": len(dialogue)}
     return known | found | {"seeds": each} | more
 
@@ -217,9 +228,7 @@ def gain(
 ) -> dict[str, Any]:
     """Recall@k of `a` minus that of `b` in points, seeds paired, with the interval of a `cell`.
 
-    Where ranks differ but none crosses k, resampling has no spread; the interval is then what could
-    still be with n points, ±3/n (the rule of three: Hanley and Lippman-Hand 1983, "If Nothing Goes
-    Wrong, Is Everything All Right?").
+    Where ranks differ but none crosses k, that is ±3/n; where all ranks are the same, zero.
 
     Raises:
         ValueError: not the same points, or not as many seeds.
@@ -229,11 +238,23 @@ def gain(
         if not (np.array_equal(x.dialogue, y.dialogue) and np.array_equal(x.item, y.item)):
             raise ValueError(f"{x.name!r} and {y.name!r} were not measured on the same points")
     hits = [(x.rank <= k).astype(float) - (y.rank <= k) for x, y in pairs]
-    found = cell(f"{a[0].name} - {b[0].name}", f"R@{k}", pairs[0][0].dialogue, hits)
     moved = any(not np.array_equal(x.rank, y.rank) for x, y in pairs)
-    if moved and not np.any(hits):
-        found |= {"low": -300 / found["n"], "high": 300 / found["n"]}
-    return found
+    name = f"{a[0].name} - {b[0].name}"
+    between = (-1, 1) if moved else None
+    return cell(name, f"R@{k}", pairs[0][0].dialogue, hits, between=between)
+
+
+def half_width(p: float, q: float, n: int, rho: float = 0.0) -> float:
+    """Half the 95 % interval of p - q, shares of the same n points, in their unit (percent).
+
+    Var = (p(1 - p) + q(1 - q) - 2ρ √(p(1 - p) q(1 - q))) / n, ρ the correlation of the hits; never
+    below the variance of systems of which one hits wherever the other does.
+    """
+    a, b = p / 100, q / 100
+    spread = a * (1 - a), b * (1 - b)
+    variance = sum(spread) - 2 * rho * np.sqrt(spread[0] * spread[1])
+    least = abs(a - b) - (a - b) ** 2
+    return 100 * Z * float(np.sqrt(max(variance, least) / n))
 
 
 def verdict(paper: float, ours: Record, *, sized: bool = True) -> str:

@@ -86,7 +86,7 @@ def dots_figure(
     """
     most = max(len(series) for series in panels.values())
     rows = len(names) * (0.16 + 0.16 * most)
-    figure, axes = axes_of(len(panels), (2.2 + 3.1 * len(panels), 1.2 + rows))
+    figure, axes = axes_of(len(panels), (max(SIZE[0], 2.2 + 3.1 * len(panels)), 1.2 + rows))
     for ax, (label, series) in zip(np.atleast_1d(axes), panels.items(), strict=True):
         ax.axvline(0, color="0.8", linewidth=1)
         _draw_series(ax, series)

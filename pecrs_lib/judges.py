@@ -34,10 +34,8 @@ from pecrs_lib.findings import (
     same_seeds,
     weakest,
 )
-from pecrs_lib.reproduction import NAMES, table_1
+from pecrs_lib.reproduction import CUTS, NAMES, table_1
 from pecrs_lib.runs import M_TRAIN, MAIN
-
-CUTS = (1, 10, 50)
 
 
 def printed(table: int | str, row: str, column: str) -> float:

@@ -1,6 +1,6 @@
-"""The figures of the paper, drawn from the tables of `reproduction`.
+"""The figures of the reproduction: those of the paper, and every claim with its verdict.
 
-Beside `figures`, whose palette and size they share. A table of `reproduction` in, a Figure out.
+Beside `figures`, whose palette and size they share. A table in, a Figure out.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from pecrs_lib.figures import MARKERS, axes_of
+from pecrs_lib.figures import MARKERS, axes_of, dots_figure
+from pecrs_lib.findings import VERDICTS
+from pecrs_lib.layout import NO_RUN, panels, paper_and_ours
+from pecrs_lib.report import SYMBOLS
 
-NO_RUN = "no run yet"
 APART = 1.04  # lines of a grid, so that their intervals do not hide each other
 
 
@@ -78,24 +81,10 @@ def differences_figure(table: pd.DataFrame) -> Figure:
     rows = table.dropna(subset="difference") if "difference" in table else table.iloc[:0]
     if rows.empty:
         return _empty()
-    figure, ax = axes_of(size=(7.0, 1.2 + 0.4 * len(rows)))
-    place = np.arange(len(rows))[::-1]
-    spread = [
-        rows["difference"] - rows["difference low"],
-        rows["difference high"] - rows["difference"],
-    ]
-    below, above = place - 0.12, place + 0.12  # neither hides the other
-    ax.errorbar(
-        rows["difference"], below, xerr=spread, fmt="o", color="0.2", capsize=3, label="ours"
-    )
-    ax.plot(rows["paper difference"], above, "D", mfc="white", mec="0.2", label="the paper")
-    ax.axvline(0, color="0.6", lw=1)
-    ax.set_yticks(place, rows["row"])
-    ax.set_xlabel(f"difference in {rows['metric'].iloc[0]} (points)")
-    ax.grid(axis="y", visible=False)
-    ax.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=2, fontsize=9)
-    return figure
+    ours = {"paper difference": "paper", "difference": "ours"}
+    bounds = {"difference low": "low", "difference high": "high"}
+    shown = rows.drop(columns=[*ours.values(), *bounds.values()]).rename(columns=ours | bounds)
+    return dots_figure(*panels(paper_and_ours(shown), "by", "difference in {} (points)"))
 
 
 def points_figure(table: pd.DataFrame, have: Mapping[str, int]) -> Figure:
@@ -120,6 +109,40 @@ def points_figure(table: pd.DataFrame, have: Mapping[str, int]) -> Figure:
     ax.grid(axis="y", visible=False)
     ax.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=len(have), fontsize=9)
+    return figure
+
+
+def verdicts_figure(table: pd.DataFrame, *, judged_only: bool = False) -> Figure:
+    """A square per claim and data set: colour and symbol say the verdict; none where it is not
+    about the data set.
+
+    Args:
+        table: of `report_tables.verdicts`.
+        judged_only: leave out claims without a verdict from files on any data set.
+    """
+    names = [c for c in table if c not in ("id", "where", "the paper says")]
+    if judged_only:
+        table = table[table[names].isin(VERDICTS[:3]).any(axis=1)]
+    blue, orange, grey = (sns.color_palette("colorblind")[k] for k in (0, 1, 7))
+    colours = dict(zip(VERDICTS, (blue, orange, (*grey, 0.45), "white", "white"), strict=True))
+    figure, ax = axes_of(size=(8.6, 1.3 + 0.25 * len(table)))
+    for place, row in enumerate(table.to_dict("records")):
+        for k, name in enumerate(names):
+            if row[name]:
+                ax.barh(-place, 0.94, left=k - 0.47, height=0.84, color=colours[row[name]],
+                        edgecolor="0.75", linewidth=0.6)  # fmt: skip
+                ax.text(k, -place, SYMBOLS[row[name]], ha="center", va="center",
+                        color="white" if row[name] in VERDICTS[:2] else "0.2")  # fmt: skip
+    ax.set_yticks(range(0, -len(table), -1), table["the paper says"], fontsize=8)
+    ax.set_xticks(range(len(names)), names)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.set(xlim=(-0.6, len(names) - 0.4), ylim=(0.45 - len(table), 0.6))
+    ax.grid(visible=False)
+    handles = [Patch(facecolor=colours[v], edgecolor="0.5", label=f"{SYMBOLS[v]}  {v}")
+               for v in VERDICTS]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from pecrs_lib.claims import PLACES, findings
 from pecrs_lib.evidence import FAILS, HOLDS, OPEN, Results
 from pecrs_lib.findings import MISSING, UNTESTED, VERDICTS, Files
+from pecrs_lib.layout import wide
 from pecrs_lib.report_tables import (
     Found,
     against_baselines,
@@ -26,7 +27,6 @@ from pecrs_lib.report_tables import (
     runs_table,
     settings,
     verdicts,
-    wide,
 )
 from pecrs_lib.reproduction import TABLES
 

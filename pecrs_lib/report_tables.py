@@ -12,14 +12,14 @@ from typing import Any
 import pandas as pd
 
 from pecrs_lib.claims import Claim
-from pecrs_lib.evidence import OPEN, Record, Results, gain, paper_table, predictions, ranks_of
+from pecrs_lib.evidence import OPEN, Record, Results, gain, half_width, paper_table
 from pecrs_lib.findings import VERDICTS, Files, Finding
-from pecrs_lib.reproduction import NAMES
+from pecrs_lib.layout import points
+from pecrs_lib.reproduction import CUTS, NAMES, systems
 from pecrs_lib.runs import NEEDS, PRESETS, needed
 
 Found = Mapping[Claim, Mapping[str, Finding | None]]  # of `claims.findings`
 FALSE = 0.025  # share of 95 % intervals wholly on one side of zero though nothing differs
-KEYS = ("row", "targets", "prior", "M_inference")
 ELSEWHERE = {
     "4": "pecrs rate",
     "7": "python -m experiments.zero_shot --data FOLDER",
@@ -107,25 +107,24 @@ def interval(found: Mapping[str, Any], claim: Claim) -> str:
     return text
 
 
-def against_baselines(results: Results, cuts: Sequence[int] = (1, 10, 50)) -> pd.DataFrame:
+def against_baselines(results: Results, cuts: Sequence[int] = CUTS) -> pd.DataFrame:
     """Recall of PECRS less that of every simple baseline, all targets and novel ones, in points."""
     if not results.main or not results.data.get("baselines"):
         return pd.DataFrame()
-    own = [ranks_of(run) for run in results.main]
+    *baselines, (_, own) = systems(results).items()
     rows = []
-    for system, of in results.data["baselines"].items():
-        other = predictions(results.data["points"], of["rank"], of["top1"], system)
+    for system, [other] in baselines:
         for targets in ("all", "novel"):
             row: dict[str, Any] = {"PECRS less": system, "targets": targets}
             for k in cuts:
                 found = gain(own, [other] * len(own), k, targets)
                 row["n"] = found["n"]
-                row[f"R@{k}"] = f"{found['ours']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
+                row[f"R@{k}"] = points(found["ours"], found["low"], found["high"])
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def printed_noise(results: Results, cuts: Sequence[int] = (1, 10, 50)) -> pd.DataFrame:
+def printed_noise(results: Results, cuts: Sequence[int] = CUTS) -> pd.DataFrame:
     """The paper's own differences in Table 2, and what chance alone makes of as many points.
 
     ``noise`` is the half width of a 95 % interval for a difference of two shares, taken as
@@ -141,45 +140,12 @@ def printed_noise(results: Results, cuts: Sequence[int] = (1, 10, 50)) -> pd.Dat
         for other in paper.index.drop(["PECRS-small", "PECRS-medium"]):
             for k in cuts:
                 column = f"{NAMES[results.dataset]} R@{k}"
-                a, b = (paper.get(column, {}).get(name, math.nan) / 100 for name in (model, other))
-                noise = 1.96 * math.sqrt((a * (1 - a) + b * (1 - b)) / n)
-                if not math.isnan(noise):
+                a, b = (paper.get(column, {}).get(name, math.nan) for name in (model, other))
+                if not math.isnan(a - b):
                     row = {"PECRS": model, "less": other, "R@": k, "n": n}
-                    rows.append(row | {"difference": 100 * (a - b), "noise": 100 * noise})
+                    rows.append(row | {"difference": a - b, "noise": half_width(a, b, n)})
     table = pd.DataFrame(rows, columns=["PECRS", "less", "R@", "n", "difference", "noise"])
     return table.assign(larger=table["difference"].abs() > table["noise"])
-
-
-def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of `reproduction` with a line per row of the paper's, a column per metric.
-
-    Cells are ``the paper | ours [95 % interval]``; lines without any number are left out.
-    """
-    keys = [k for k in KEYS if k in table and (k == "row" or table[k].nunique() > 1)]
-    lines: dict[tuple[str, ...], dict[str, str]] = {}
-    for row in table.to_dict("records"):
-        text = _pair(row)
-        if text:
-            key = tuple("" if isinstance(row[k], float) else str(row[k]) for k in keys)
-            line = lines.setdefault(key, {})
-            line[row["metric"]] = text
-            if row["n"] and (n := f"{row['n']:,}") not in line.get("n", "").split(" / "):
-                line["n"] = f"{line['n']} / {n}" if "n" in line else n
-    heads = [*dict.fromkeys(table["metric"]), "n"]
-    return pd.DataFrame(
-        dict(zip(keys, key, strict=True)) | {h: line.get(h, "") for h in heads}
-        for key, line in lines.items()
-    )
-
-
-def _pair(row: Mapping[str, Any]) -> str:
-    paper = "" if math.isnan(row["paper"]) else f"{row['paper']:,.6g}"
-    if math.isnan(row["ours"]):
-        return f"{paper} |" if paper else ""
-    ours = f"{row['ours']:,.0f}" if row["ours"] >= 100 else f"{row['ours']:.3g}"
-    if not math.isnan(row["low"]):
-        ours += f" [{row['low']:.3g}, {row['high']:.3g}]"
-    return f"{paper} | {ours}" if paper else ours
 
 
 def settings(results: Results) -> pd.DataFrame:

@@ -41,7 +41,8 @@ ELSEWHERE = {
 PRIOR = ((0, 0), (1, 1), (2, 3), (4, 7), (8, 15), (16, 10_000))  # utterances before, Figure 4
 
 
-def _frame(rows: Sequence[Record], title: str, paper: str = "") -> pd.DataFrame:
+def frame(rows: Sequence[Record], title: str, paper: str = "") -> pd.DataFrame:
+    """Rows as a table with its title and the data the paper measured on."""
     table = pd.DataFrame(rows)
     table.attrs |= {"title": title, "paper": paper}
     return table
@@ -51,6 +52,16 @@ def _printed(table: pd.DataFrame, row: str) -> dict[str, Any]:
     """The numbers of one row of a paper's table; none where it lacks the row."""
     found = table[table.iloc[:, 0] == row].to_dict("records")
     return {str(k): v for k, v in found[0].items()} if found else {}
+
+
+def systems(results: Results) -> dict[str, list[Predictions]]:
+    """Ranks on the test points: of the baselines, and of PECRS one per seed."""
+    points = results.data["points"]
+    found = {
+        name: [predictions(points, of["rank"], of["top1"], name)]
+        for name, of in results.data["baselines"].items()
+    }
+    return found | {MAIN: [ranks_of(run) for run in results.main]}
 
 
 def table_1(results: Results) -> pd.DataFrame:
@@ -67,7 +78,7 @@ def table_1(results: Results) -> pd.DataFrame:
         count(name, metric, [counted[field]], counted["dialogues"], paper=paper.get(metric, np.nan))
         for metric, field in fields.items()
     ]
-    return _frame(rows, "Table 1: statistics (n: dialogues)", name)
+    return frame(rows, "Table 1: statistics (n: dialogues)", name)
 
 
 def table_2(results: Results) -> pd.DataFrame:
@@ -79,19 +90,14 @@ def table_2(results: Results) -> pd.DataFrame:
         if printed["model"] != results.model_of_paper:
             known = {c.removeprefix(f"{name} "): printed[c] for c in columns}
             rows += recall_rows(printed["model"], [], "all", known, CUTS)
-    points = results.data["points"]
-    systems = {
-        system: [predictions(points, found["rank"], found["top1"], system)]
-        for system, found in results.data["baselines"].items()
-    }
-    systems[results.model_of_paper] = [ranks_of(run) for run in results.main]
     own = _printed(paper, results.model_of_paper)
-    for system, of in systems.items():
-        is_own = system == results.model_of_paper
+    for system, of in systems(results).items():
+        is_own = system == MAIN
         known = {c.removeprefix(f"{name} "): own[c] for c in columns} if is_own else {}
-        rows += recall_rows(system, of, "all", known, CUTS)
-        rows += recall_rows(system, of, "novel", {}, CUTS)
-    return _frame(rows, "Table 2: recommendation", name if columns else "")
+        row = results.model_of_paper if is_own else system
+        rows += recall_rows(row, of, "all", known, CUTS)
+        rows += recall_rows(row, of, "novel", {}, CUTS)
+    return frame(rows, "Table 2: recommendation", name if columns else "")
 
 
 def table_3(results: Results) -> pd.DataFrame:
@@ -102,7 +108,7 @@ def table_3(results: Results) -> pd.DataFrame:
         runs = results.main if printed["model"] == results.model_of_paper else ()
         rows += reply_rows(printed["model"], runs, printed)
         rows.append(perplexity_row(printed["model"], runs, printed["perplexity"]))
-    return _frame(rows, "Table 3: conversation", "ReDial")
+    return frame(rows, "Table 3: conversation", "ReDial")
 
 
 def table_5(results: Results) -> pd.DataFrame:
@@ -121,7 +127,7 @@ def table_5(results: Results) -> pd.DataFrame:
             recall |= _judged(results, variant, printed["R@50"] - full["R@50"])
         replies = reply_rows(variant, runs, printed)
         rows += [recall, unique, *(r for r in replies if r["metric"] in ("ROUGE-1", "Dist@2"))]
-    return _frame(rows, "Table 5: ablation", "ReDial")
+    return frame(rows, "Table 5: ablation", "ReDial")
 
 
 def _judged(results: Results, variant: str, claimed: float) -> dict[str, Any]:
@@ -159,7 +165,7 @@ def table_6(results: Results) -> pd.DataFrame:
             more = _difference(printed["R@50"] - full, gain(of, whole, 50))
         hits = [p.rank <= 50 for p in of]
         rows.append(cell(field, "R@50", dialogue, hits, paper=printed["R@50"], **more))
-    return _frame(rows, "Table 6: item fields left out at inference", "INSPIRED")
+    return frame(rows, "Table 6: item fields left out at inference", "INSPIRED")
 
 
 def _without(run: Record, field: str) -> Predictions:
@@ -194,7 +200,7 @@ def genres(results: Results) -> pd.DataFrame:
         rows.append(cell(label, metrics[1], place[listed], [mine[listed]], paper=known[1]))
         right = [_first_genre(run, genre)[mine] == key for run in results.main]
         rows.append(cell(label, metrics[2], place[mine], right, paper=known[2]))
-    return _frame(rows, f"Table {number}: genres", NAMES[results.dataset] if named else "")
+    return frame(rows, f"Table {number}: genres", NAMES[results.dataset] if named else "")
 
 
 def _first_genre(run: Record, genre: Any) -> Any:
@@ -218,25 +224,21 @@ def figure_3(results: Results) -> pd.DataFrame:
             found = cell(f"{M_TRAIN}{config['negatives']}", "R@50", dialogue, hits)
             rows.append(found | {"M_train": config["negatives"], "M_inference": int(m)})
     rows.sort(key=lambda row: (row["M_train"], row["M_inference"]))
-    return _frame(rows, "Figure 3: R@50 by M_train and M_inference", "")
+    return frame(rows, "Figure 3: R@50 by M_train and M_inference")
 
 
 def figure_4(results: Results) -> pd.DataFrame:
     """R@50 by the number of utterances before the recommendation, beside our baselines."""
     points = results.data["points"]
-    systems = {
-        system: [predictions(points, found["rank"], found["top1"], system)]
-        for system, found in results.data["baselines"].items()
-    } | {"PECRS": [ranks_of(run) for run in results.main]}
     rows: list[Any] = []
-    for system, of in systems.items():
+    for system, of in systems(results).items():
         for low, high in PRIOR:
             label = f"{low}" if low == high else f"{low}-{high}" if high < 10_000 else f"{low}+"
             inside = (np.array(points["turn"]) >= low) & (np.array(points["turn"]) <= high)
             dialogue = np.array(points["dialogue"])[inside]
             hits = [(p.rank <= 50)[inside] for p in of]
             rows.append(cell(system, "R@50", dialogue, hits, prior=label))
-    return _frame(rows, "Figure 4: R@50 by utterances before", "")
+    return frame(rows, "Figure 4: R@50 by utterances before")
 
 
 def deviations(results: Results) -> pd.DataFrame:
@@ -245,7 +247,7 @@ def deviations(results: Results) -> pd.DataFrame:
     for variant in (MAIN, *AS_IN_PAPER):
         of = [ranks_of(run) for run in results.runs.get(variant, ())]
         rows += recall_rows(variant, of, "all", {}, CUTS)
-    return _frame(rows, "Deviations: each of ours undone alone", "")
+    return frame(rows, "Deviations: each of ours undone alone")
 
 
 TABLES: dict[str, Callable[[Results], pd.DataFrame]] = {

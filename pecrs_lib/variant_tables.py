@@ -1,6 +1,6 @@
 """What our own variants are worth: tables of `variants` beside the main run, from files alone.
 
-Comes after `evidence`, beside `reproduction`, with tables of the same columns. Beside recall stands
+Comes after `reproduction`, with tables of the same columns. Beside recall stands
 the difference in R@50 to the main runs of the same seeds, with its interval over dialogues.
 """
 
@@ -13,10 +13,11 @@ import pandas as pd
 
 from pecrs_lib.evaluation import Predictions, Targets
 from pecrs_lib.evidence import Record, Results, count, gain, predictions, ranks_of, recall_rows
+from pecrs_lib.layout import NO_RUN, points
+from pecrs_lib.reproduction import CUTS, frame
 from pecrs_lib.runs import MAIN
 from pecrs_lib.variants import AS_OFFICIAL, BEYOND, LEARNING_CURVE, OFFICIAL
 
-CUTS = (1, 10, 50)
 DIFFERENCE = "difference in R@50"  # to the main run, in points
 PRUNED = "catalogue pruned with test labels"
 PRUNED_TOO = f"{AS_OFFICIAL}, pruned"
@@ -25,7 +26,42 @@ TARGETS: tuple[Targets, ...] = ("all", "novel")
 
 def beyond(results: Results) -> pd.DataFrame:
     """The whole catalogue as negatives; items read by the adapted LM."""
-    return _frame(_variants(results, BEYOND), "Beyond the paper: training")
+    return against_main(results, BEYOND, "Beyond the paper: training")
+
+
+def against_main(results: Results, names: Iterable[str], title: str = "") -> pd.DataFrame:
+    """Any variants beside the main run."""
+    return frame(_variants(results, names), title)
+
+
+def worth(table: pd.DataFrame) -> pd.DataFrame:
+    """What each variant gains or loses in R@50, and in a word whether its interval leaves zero.
+
+    Args:
+        table: of this module.
+    """
+    made: dict[str, dict[str, str]] = {}
+    for name, rows in table[table["targets"] != ""].groupby("row", sort=False):
+        found = {r["targets"]: r for r in rows[rows["metric"] == DIFFERENCE].to_dict("records")}
+        if name == MAIN:
+            continue
+        line = dict.fromkeys([f"{t} targets" for t in TARGETS], "–")
+        line |= {f"{t} targets": points(r["ours"], r["low"], r["high"]) for t, r in found.items()}
+        line["n"] = " / ".join(str(r["n"]) for r in found.values())
+        line["seeds"] = str(len(found["all"]["seeds"])) if found else "0"
+        there = rows["ours"].notna().any()
+        alone = "no main run of its seed" if there else NO_RUN
+        line["R@50 is"] = _word(found["all"]) if found else alone
+        made[str(name)] = line
+    return pd.DataFrame(made).T
+
+
+def _word(found: Record) -> str:
+    if found["low"] == found["high"]:
+        return "the same"
+    if found["low"] > 0:
+        return "higher"
+    return "lower" if found["high"] < 0 else "not told apart"
 
 
 def learning_curve(results: Results) -> pd.DataFrame:
@@ -35,7 +71,7 @@ def learning_curve(results: Results) -> pd.DataFrame:
     for row in rows:
         row["share"] = share.get(row["row"], 100.0)
     rows.sort(key=lambda row: row["share"])
-    return _frame(rows, "Learning curve: share of the training dialogues")
+    return frame(rows, "Learning curve: share of the training dialogues")
 
 
 def official(results: Results) -> pd.DataFrame:
@@ -51,13 +87,7 @@ def official(results: Results) -> pd.DataFrame:
         rows += _against_main(results, name, runs, [_pruned_ranks(results, r, name) for r in runs])
     for name in (MAIN, *OFFICIAL):
         rows += _dist_rows(name, results.runs.get(name, ()))
-    return _frame(rows, "What the official code does differently")
-
-
-def _frame(rows: Sequence[Record], title: str) -> pd.DataFrame:
-    table = pd.DataFrame(rows)
-    table.attrs |= {"title": title, "paper": ""}
-    return table
+    return frame(rows, "What the official code does differently")
 
 
 def _variants(results: Results, names: Iterable[str]) -> list[dict[str, Any]]:

@@ -21,9 +21,9 @@ from pecrs_lib.ablations import (
     stages,
     warm_starts,
 )
-from pecrs_lib.beside import judged, overview, panels
 from pecrs_lib.evidence import Results
 from pecrs_lib.figures import dots_figure, dots_table
+from pecrs_lib.layout import NO_RUN, judged, panels, wide
 from pecrs_lib.paper_figures import differences_figure, grid_figure, points_figure
 from pecrs_lib.reproduction import TABLES
 from pecrs_lib.runs import ABLATIONS, MAIN
@@ -193,22 +193,26 @@ def test_more_seeds_tell_smaller_differences():
 
 
 def test_panels_leave_places_of_missing_runs_empty():
-    names, made = panels(stages(results(run(MAIN))), series="stage", label="{} (%)")
-    assert names == list(ROWS) and list(made) == ["R@50 (%)"]
+    names, made = panels(stages(results(run(MAIN))), series="stage", labels="{} (%)")
+    missing = [f"{row}: {NO_RUN}" for row in ROWS[1:]]
+    assert names == [MAIN, *missing] and list(made) == ["R@50 (%)"]
     cells = made["R@50 (%)"]["re-ranked"]
     assert cells[0]["low"] <= cells[0]["value"] <= cells[0]["high"]
     assert [c["value"] for c in cells[1:]] == [None] * (len(ROWS) - 1)
     assert dots_table(names, made).iloc[1, 0] == "–"
     two = (MAIN, "w/o Item head")
     few, smaller = panels(stages(results(run(MAIN))), series="stage", rows=two)
-    assert few == list(two) and smaller["R@50"]["retrieved"] == [cells[0], {"value": None}]
+    assert few == [MAIN, f"w/o Item head: {NO_RUN}"] and smaller["R@50"]["retrieved"] == [
+        cells[0],
+        {"value": None},
+    ]
 
 
 def test_tables_as_text_show_the_interval_and_what_is_missing():
     table = TABLES["5"](results(run(MAIN), run("w/o Rerank loss", seed=0, rank=[99] * P)))
     lost = of(table, "w/o Rerank loss", metric="R@50")
-    shown = overview(table)
-    assert shown.loc["w/o Rerank loss", "R@50"] == "12.2 | 0 [0, 0]"
+    shown = wide(table).set_index("row")
+    assert shown.loc["w/o Rerank loss", "R@50"] == "12.2 | 0 [0, 3.75]"
     assert shown.loc["w/o Item head", "R@50"] == "37.9 | –"
     assert list(shown.index) == [MAIN, *ABLATIONS]
     row = judged(table).loc["w/o Rerank loss"]

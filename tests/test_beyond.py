@@ -12,7 +12,6 @@ from pecrs_lib.beyond import (
     correlation,
     distinct,
     epochs,
-    half_width,
     paper_differences,
     popularity,
     recalls,
@@ -21,11 +20,9 @@ from pecrs_lib.beyond import (
     turns_of,
 )
 from pecrs_lib.beyond_figures import (
-    beside,
     candidates_figure,
     candidates_table,
     epochs_figure,
-    panels,
     popularity_figure,
     reliability_figure,
 )
@@ -42,8 +39,9 @@ from pecrs_lib.confidence import (
     scales,
 )
 from pecrs_lib.data import DataError, bundled
-from pecrs_lib.evidence import Results
+from pecrs_lib.evidence import Results, half_width
 from pecrs_lib.figures import dots_figure
+from pecrs_lib.layout import panels, paper_and_ours
 from pecrs_lib.recommended import wilson
 from pecrs_lib.runs import MAIN
 
@@ -110,11 +108,11 @@ def test_a_difference_of_two_shares_by_simulation():
 
 def test_pairs_of_the_papers_table(results):
     table = paper_differences(results)
-    assert len(table) == 3 * 6 and (table["paper"] >= 0).all()
-    half = table["high"] - table["paper"]
-    assert ((table["paper"] > half) == table["larger than noise"]).all()
-    narrower = table["paired high"] - table["paper"] <= half + 1e-9
-    assert (narrower == (table["correlation"] >= 0)).all() and narrower.any()
+    assert len(table) == 2 * 3 * 6 and (table["ours"] >= 0).all()
+    assert ((table["low"] > 0) == table["larger than noise"]).all()
+    apart, alike = (of.reset_index() for _, of in table.groupby("taken", sort=False))
+    narrower = alike["high"] <= apart["high"] + 1e-9
+    assert (narrower == (alike["correlation"] >= 0)).all() and narrower.any()
     hits = [[r <= 10 for r in ranks] for ranks in ([60, 1, 9, 60, 60, 2], [1, 1, 12, 7, 7, 99])]
     assert correlation(results, 10) == pytest.approx(np.corrcoef(*hits)[0, 1])
 
@@ -258,7 +256,8 @@ def test_figures_draw_their_tables(results):
     drawn = reliability_figure(reliability(results)).axes[0]
     assert [c.get_label() for c in drawn.containers] == [RAW, SCALED]
     names = ["UniCRS (paper)", "PECRS"]
-    shown = panels(recalls(results), names, "targets", {"R@1": "first", "R@10": "ten"})
+    labels = {"R@1": "first", "R@10": "ten"}
+    shown = panels(recalls(results), "targets", labels, names)[1]
     assert shown["first"]["novel"][0] == {"value": None}
     assert shown["ten"]["all"][1]["value"] == pytest.approx(100 * (4 / 6 + 5 / 6) / 2)
     assert len(dots_figure(names, shown).axes) == 2
@@ -267,7 +266,10 @@ def test_figures_draw_their_tables(results):
 def test_the_paper_beside_ours(results):
     names = ["UniCRS (paper)", "PECRS"]
     table = recalls(results)
-    [shown] = beside(table[table["targets"] == "all"], names, {"R@1": "first"}).values()
+    both = paper_and_ours(table[table["targets"] == "all"])
+    said, made = panels(both, "by", {"R@1": "first"}, names)
+    [shown] = made.values()
+    assert said == names and shown["the paper"][0]["low"] < 9.4
     assert shown["ours"][0] == {"value": None} == shown["the paper"][1]
     assert shown["the paper"][0]["value"] == 9.4 and set(shown["ours"][1]) == {
         "value",

@@ -15,8 +15,9 @@ from pecrs_lib.cli import app
 from pecrs_lib.evidence import FAILS, HOLDS, OPEN, Results, paper_table
 from pecrs_lib.findings import MISSING, UNTESTED, VERDICTS, Files, Finding, read_files, weakest
 from pecrs_lib.judges import ablation, printed, printed_text, rival
+from pecrs_lib.layout import wide
+from pecrs_lib.paper_figures import verdicts_figure
 from pecrs_lib.report import RULE, SYMBOLS, baselines_text, markdown, report
-from pecrs_lib.report_figures import verdicts_figure
 from pecrs_lib.report_tables import (
     against_baselines,
     by_chance,
@@ -27,7 +28,6 @@ from pecrs_lib.report_tables import (
     runs_table,
     settings,
     verdicts,
-    wide,
 )
 from pecrs_lib.reproduction import NAMES, table_2
 from pecrs_lib.text_judges import dist_moves_more, weakly_related, zero_shot
@@ -350,7 +350,7 @@ def test_a_wide_table_has_a_line_per_system_and_targets(committed):
     novel = sum(committed.columns[DATA].data["points"]["novel"])
     assert row["n"] == str(novel) and "[" in row["R@50"]
     uni = table[table["row"] == "UniCRS"].iloc[0]
-    assert uni["R@50"] == "41 |" and uni["n"] == ""
+    assert uni["R@50"] == "41 | –" and uni["n"] == ""
 
 
 def test_numbers_of_the_papers_text():

@@ -158,6 +158,28 @@ def test_a_difference_is_the_paired_bootstrap(results):
         gain([a, b], [b], 50)
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_where_all_points_are_equal_the_interval_is_what_they_cannot_exclude(seeds):
+    dialogue = np.arange(150) // 2
+
+    def bounds(value, n=150, **more):
+        found = cell("x", "R@10", dialogue[:n], [np.full(n, value)] * seeds, **more)
+        return found["low"], found["ours"], found["high"]
+
+    assert bounds(False) == pytest.approx((0, 0, 2)) and bounds(True) == pytest.approx(
+        (98, 100, 100)
+    )
+    assert bounds(0, between=(-1, 1)) == pytest.approx((-2, 0, 2))
+    assert bounds(False, between=None) == (0, 0, 0)
+    assert bounds(True, n=2) == (0, 100, 100)  # two points exclude nothing
+    assert bounds(0.0, statistic=lambda means: means[..., 0]) == (0, 0, 0)  # no share
+    one = cell("x", "R@10", dialogue, [np.arange(150) < 1] * seeds)
+    assert one["low"] == 0 and 0.5 < one["high"] < 4  # resampled, as ever
+    # of all worlds in which a point is a hit with probability p, n misses exclude p > 3/n
+    rng = np.random.default_rng(0)
+    assert (rng.random((4000, 150)) < 0.02).any(1).mean() == pytest.approx(0.95, abs=0.01)
+
+
 def test_perplexity_and_f1_are_those_of_metrics(results):
     record = results.main[0]
     responses, told = record["responses"], record["replies"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from experiments.draw_figures import PARTS, RESULTS, ROOT, write_readme
+from experiments.draw_figures import PARTS, RESULTS, ROOT, run_figures, write_readme
+from pecrs_lib.evidence import Results
 from pecrs_lib.figures import recall_figure
+from pecrs_lib.runs import MAIN, read_runs
 
 
 @pytest.fixture(scope="module", params=PARTS)
@@ -43,3 +46,15 @@ def test_the_figure_draws_the_table(record):
     for ax, k in zip(figure.axes, (1, 10, 50), strict=True):
         drawn = [bar.get_width() for bar in ax.patches]
         assert drawn == [row[f"R@{k}"]["value"] for row in shown]
+
+
+def test_figures_are_of_runs_that_have_files():
+    results = Results.of(read_runs(RESULTS / "runs"), "inspired", "cpu", "reel-small")
+    always = {"ablations", "grid", "turns"}
+    assert set(run_figures(replace(results, runs={}))) == always
+    main = {MAIN: results.main}
+    assert set(run_figures(replace(results, runs=main))) == always | {"reliability"}
+    short = {"5 % of training": results.main[:1]}
+    assert set(run_figures(replace(results, runs=main | short))) - always == {
+        "reliability", "learning_curve"
+    }  # fmt: skip

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from pecrs_lib.beyond_figures import learning_curve_figure, recall_panels, variants_figure
 from pecrs_lib.cli.paper_tables import as_text
 from pecrs_lib.evaluation import paired_bootstrap
 from pecrs_lib.evidence import Results, ranks_of
 from pecrs_lib.runs import MAIN, NEEDS
-from pecrs_lib.variant_figures import learning_curve_figure, variant_differences_figure
 from pecrs_lib.variant_tables import (
     DIFFERENCE,
     PRUNED,
@@ -20,6 +20,7 @@ from pecrs_lib.variant_tables import (
     beyond,
     learning_curve,
     official,
+    worth,
 )
 from pecrs_lib.variants import AS_OFFICIAL, BEYOND, COMPAT, LEARNING_CURVE, OFFICIAL
 from tests.test_reproduction import ITEMS, P, only, points, run
@@ -155,6 +156,45 @@ def test_the_tables_print_also_without_runs(results):
         assert table["ours"].isna().all() and as_text(table)
 
 
+def test_what_a_variant_is_worth_in_a_word(results):
+    name = "20 % of training"
+    main = {r["seed"]: r for r in results.main}
+
+    def ranked(rank):
+        points = main[0]["points"] | {"rank": [rank] * P}
+        return Results(results.dataset, results.data, {
+            MAIN: results.main, name: [main[0] | {"points": points, "variant": name}]
+        })  # fmt: skip
+
+    table = learning_curve(ranked(1))
+    assert list(worth(table).index) == list(LEARNING_CURVE)
+    assert worth(table).loc[name, "R@50 is"] == "higher"
+    assert worth(learning_curve(ranked(99))).loc[name, "R@50 is"] == "lower"
+    row = only(learning_curve(ranked(99)), row=name, metric=DIFFERENCE, targets="all")
+    line = worth(learning_curve(ranked(99))).loc[name]
+    assert line["all targets"] == f"{row['ours']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
+    assert line["n"].startswith(f"{P} / ") and line["seeds"] == "1"
+    same = {MAIN: results.main, name: results.main}
+    equal = learning_curve(Results(results.dataset, results.data, same))
+    assert worth(equal).loc[name, "R@50 is"] == "the same"
+    other = {MAIN: results.main[:1], name: [results.main[1] | {"seed": 0, "variant": name}]}
+    noise = worth(learning_curve(Results(results.dataset, results.data, other)))
+    assert noise.loc[name, "R@50 is"] == "not told apart"
+    missing = worth(learning_curve(less(results, name))).loc[name]
+    assert missing["R@50 is"] == "no run yet" and missing["all targets"] == "–"
+    alone = worth(learning_curve(less(results, MAIN)))
+    assert set(alone["R@50 is"]) == {"no main run of its seed"}
+
+
+@pytest.mark.parametrize("make", VARIANT_TABLES.values())
+def test_figures_and_words_say_what_has_no_run(results, make):
+    table = make(Results("inspired", results.data, {}))
+    labels = [label.get_text() for label in variants_figure(table).axes[0].get_yticklabels()]
+    assert labels == [f"{name}: no run yet" for name in worth(table).index] and labels
+    assert set(worth(table)["R@50 is"]) == {"no run yet"}
+    assert all(": no run yet" in name for name in recall_panels(table)[0])
+
+
 def test_all_at_once_is_every_switch():
     alone = [changes for name, changes in OFFICIAL.items() if name != AS_OFFICIAL]
     assert OFFICIAL[AS_OFFICIAL] == COMPAT
@@ -164,13 +204,17 @@ def test_all_at_once_is_every_switch():
 
 def test_figures_draw_their_tables(results):
     table = official(results)
-    drawn = variant_differences_figure(table).axes[0]
+    drawn = variants_figure(table).axes[0]
     names = [*OFFICIAL, PRUNED, PRUNED_TOO]
     assert [label.get_text() for label in drawn.get_yticklabels()] == names
     all_, novel = drawn.containers
     rows = table[(table["metric"] == DIFFERENCE) & (table["targets"] == "all")]
     assert all_.lines[0].get_xdata().tolist() == pytest.approx(rows["ours"].tolist())
-    assert all_.get_label() == f"all targets, n = {P}" and "novel" in novel.get_label()
+    assert (all_.get_label(), novel.get_label()) == ("all targets", "novel targets")
     curve = learning_curve_figure(learning_curve(less(results, "20 % of training"))).axes[0]
     assert [c.get_label() for c in curve.containers] == ["Recall@1", "Recall@10", "Recall@50"]
     assert curve.containers[0].lines[0].get_xdata().tolist() == [5, 50, 100]
+    ticks = [label.get_text() for label in curve.get_xticklabels()]
+    assert ticks == ["5", "20\nno run yet", "50", "100"]
+    nothing = learning_curve_figure(learning_curve(Results("inspired", results.data, {})))
+    assert all("no run yet" in label.get_text() for label in nothing.axes[0].get_xticklabels())
