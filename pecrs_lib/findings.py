@@ -34,7 +34,8 @@ from pecrs_lib.runs import read_runs
 MISSING, UNTESTED = "not run", "not tested here"
 VERDICTS = (HOLDS, FAILS, OPEN, MISSING, UNTESTED)
 JUDGED = VERDICTS[:3]
-OTHERS = ("zero_shot", "decoding")  # result files beside those of the runs
+# result files beside those of the runs
+OTHERS = ("zero_shot", "decoding", "fusion_inspired", "fusion_redial")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from pecrs_lib.better import better_table, better_text
 from pecrs_lib.claims import PLACES, findings
 from pecrs_lib.evidence import FAILS, HOLDS, OPEN, Results
 from pecrs_lib.findings import MISSING, UNTESTED, VERDICTS, Files
@@ -61,6 +62,9 @@ def report(files: Files) -> str:
         " · ".join(f"{SYMBOLS[v]} {v}" for v in VERDICTS),
         markdown(_short(verdicts(found))),
         *(text for place in PLACES for text in section(files, found, place)),
+        "## A model with counts beside it" if better_text(files) else "",
+        *better_text(files),
+        markdown(better_table(files)),
         *method(files),
         *threats(files, found),
         "## Runs",

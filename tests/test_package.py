@@ -25,13 +25,12 @@ FLOW = (
     "protocol", "checkpoint", "warmstart", "training", "recommend", "decoding", "streaming",
     "generation", "why", "chat", "baselines", "evaluation", "assessment", "pruning", "variants",
     "runs", "evidence", "layout", "reproduction", "variant_tables", "findings", "judges",
-    "group_judges", "text_judges", "claims", "report_tables", "report", "ablations", "measuring",
-    "running", "replies",
-    "judgements", "agreement", "human_evaluation", "titles", "answers", "zero_shot", "recommended",
-    "beyond", "confidence", "likelihood", "language_models", "servers", "pretrain", "grammar",
-    "world", "conversation", "simulate", "exercises", "explorer", "figures", "paper_figures",
-    "beyond_figures", "diagrams", "next_token", "widgets", "explorer_widget",
-    "decoding_widget", "chat_html", "chat_widget", "cli", "__main__",
+    "group_judges", "text_judges", "claims", "better", "report_tables", "report", "ablations",
+    "measuring", "running", "replies", "judgements", "agreement", "human_evaluation", "titles",
+    "answers", "zero_shot", "recommended", "beyond", "confidence", "likelihood", "language_models",
+    "servers", "pretrain", "grammar", "world", "conversation", "simulate", "exercises", "explorer",
+    "figures", "paper_figures", "beyond_figures", "diagrams", "next_token", "widgets",
+    "explorer_widget", "decoding_widget", "chat_html", "chat_widget", "cli", "__main__",
 )  # fmt: skip
 
 

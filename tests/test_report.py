@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from pecrs_lib.better import TARGETS, better, better_table, better_text
 from pecrs_lib.claims import CLAIMS, PLACES, Claim, findings
 from pecrs_lib.cli import app
+from pecrs_lib.evaluation import Point
 from pecrs_lib.evidence import FAILS, HOLDS, OPEN, Results, paper_table
 from pecrs_lib.findings import MISSING, UNTESTED, VERDICTS, Files, Finding, read_files, weakest
 from pecrs_lib.judges import ablation, printed, printed_text, rival
@@ -376,3 +378,79 @@ def test_the_command_writes_the_report(tmp_path):
     )
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "r.md").read_text(encoding="utf-8") == report(Files.of({}))
+
+
+# -- the better model -----------------------------------------------------------------------------
+
+
+def fused(recall):
+    """A file of `experiments.fusion` with every recall of the chosen model set to `recall`."""
+
+    def row(system, targets, value):
+        named = {f"R@{k}": {"value": value, "low": 0, "high": 99} for k in (1, 10, 50)}
+        return {"system": system, "targets": targets, "n": 280, **named}
+
+    baseline, names = TARGETS["inspired"][0], ["m, retrieval alone", "m, with all three"]
+    against = {
+        "against": baseline,
+        "targets": "all",
+        "difference": recall - 20,
+        "low": -1,
+        "high": 9,
+    }
+    return {
+        "n": 280,
+        "best on dev": names[1],
+        "runs": [{"name": name, "weights": [0.5, 1.0, 0.0]} for name in names],
+        "rows": [
+            row(system, targets, value)
+            for system, value in ((baseline, 20.0), (names[0], 10.0), (names[1], recall))
+            for targets in ("all", "novel")
+        ],
+        "paired": [against | {"k": k} for k in (1, 10, 50)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("recall", "word"),
+    [
+        (25.0, "passed at R@10 by 5.0"),
+        (20.0, "missed at R@10 by 0.0"),
+        (7.5, "missed at R@10 by 12.5"),
+    ],
+)
+def test_the_better_model_passes_or_misses_its_target(recall, word):
+    files = Files.of({}, {"fusion_inspired": fused(recall)})
+    [text] = better_text(files)
+    assert word in text and "0.5, 1, 0" in text
+    table = better_table(files)
+    assert len(table) == 6 and set(table["n"]) == {280}
+    chosen = better(files).query("row == 'PECRS with counts' and metric == 'R@10'")
+    assert list(chosen["ours"]) == [recall, recall]
+    assert text in report(files)
+
+
+def test_without_its_file_the_report_has_no_better_model(nothing):
+    assert "counts beside it" not in nothing and better_table(Files.of({})).empty
+
+
+def test_ranks_with_counts_are_those_of_a_full_sort():
+    from experiments.fusion import Part
+
+    rng = np.random.default_rng(0)
+    part = Part.__new__(Part)
+    part.near = {(0, 1): rng.integers(0, 4, 30) * 1.0, (2, 5): rng.integers(0, 4, 30) * 1.0}
+    part.counts = {turn: tuple(rng.integers(0, 3, 30) for _ in range(3)) for turn in part.near}
+    part.places = {(0, 1): [0, 1], (2, 5): [3]}
+    part.row = [7, 19, -1, 4]
+    part.points = [Point(0, 1, "7", True), Point(0, 1, "19", True), Point(1, 1, "x", True),
+                   Point(2, 5, "4", True)]  # fmt: skip
+    weights = np.array([0.5, 1.0, -2.0])
+    found = part.ranked(weights, "")
+    for k, turn in ((0, (0, 1)), (1, (0, 1)), (3, (2, 5))):
+        score = part.near[turn] + sum(
+            w * c for w, c in zip(weights, part.counts[turn], strict=True)
+        )
+        order = sorted(range(30), key=lambda j: (-score[j], j))
+        assert found.rank[k] == order.index(part.row[k]) + 1 and found.top1[k] == order[0]
+    assert np.isinf(found.rank[2]) and found.top1[2] == -1
