@@ -11,20 +11,23 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pecrs_lib import diagrams, figures
+from pecrs_lib.better import better_text
 from pecrs_lib.beyond_figures import learning_curve_figure, reliability_figure, variants_figure
 from pecrs_lib.claims import findings
 from pecrs_lib.confidence import reliability
 from pecrs_lib.evidence import Results
 from pecrs_lib.explorer import Setting
 from pecrs_lib.explorer_widget import explorer_figure
-from pecrs_lib.findings import read_files
+from pecrs_lib.findings import Files, read_files
+from pecrs_lib.layout import wide
 from pecrs_lib.paper_figures import (
     differences_figure,
     grid_figure,
     turns_figure,
     verdicts_figure,
 )
-from pecrs_lib.report_tables import verdicts
+from pecrs_lib.report import baselines_text, markdown, summary
+from pecrs_lib.report_tables import against_baselines, verdicts
 from pecrs_lib.reproduction import TABLES
 from pecrs_lib.runs import NEEDS, read_runs
 from pecrs_lib.variant_tables import VARIANT_TABLES
@@ -56,10 +59,26 @@ def results_table(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_readme(readme: str, part: str, record: dict[str, Any]) -> str:
-    """`readme` with the table between the marks of `part` replaced."""
+def write_readme(readme: str, part: str, text: str) -> str:
+    """`readme` with what stands between the marks of `part` replaced."""
     marked = re.compile(rf"(<!-- {part}: [^\n]*-->\n).*?(<!-- end of {part} -->)", re.DOTALL)
-    return marked.sub(lambda m: f"{m[1]}{results_table(record)}{m[2]}", readme)
+    return marked.sub(lambda m: f"{m[1]}{text}{m[2]}", readme)
+
+
+def reproduction_text(files: Files) -> str:
+    """The verdicts in numbers, the main rows of Table 2, and how far counts beside PECRS get."""
+    texts = [summary(findings(files))]
+    for name, results in files.columns.items():
+        if results.main:
+            table = TABLES["2"](results)
+            rows = table[table["ours"].notna() & (table["row"] != "Random")]
+            texts += [
+                f"{name}, {len(results.main)} seeds, recall in percent: the paper | ours "
+                "[95 % interval over dialogues].",
+                markdown(wide(rows)).replace("– \\| ", ""),  # no number of the paper
+                baselines_text(name, against_baselines(results)),
+            ]
+    return "\n\n".join([*texts, *better_text(files)]) + "\n"
 
 
 def limits_figure(study: dict[str, Any]) -> Figure:
@@ -140,8 +159,12 @@ def main() -> None:
             figures.save(figures.recall_figure(record["rows"], targets=targets), OUT / picture)
             drawn.append(picture)
         text = readme.read_text(encoding="utf-8")
-        readme.write_text(write_readme(text, part, record), encoding="utf-8")
+        readme.write_text(write_readme(text, part, results_table(record)), encoding="utf-8")
         drawn.append(f"the README's table of {part}")
+    files = read_files(RESULTS)
+    text = write_readme(readme.read_text(encoding="utf-8"), "report", reproduction_text(files))
+    readme.write_text(text, encoding="utf-8")
+    drawn.append("the README's summary of the report")
     figures.save(diagrams.flow_diagram(), OUT / "flow.png")
     drawn.append("flow.png")
     grid, cost = (RESULTS / f"explorer_{name}.json" for name in ("grid", "cost"))
@@ -161,9 +184,7 @@ def main() -> None:
     drawn += ["inspired_limits.png", "losses.png", "decoding.png", "zero_shot.png"]
     runs_made = Results.of(read_runs(RESULTS / "runs"), "inspired", "cpu", "reel-small")
     pictures = run_figures(runs_made)
-    pictures["verdicts"] = verdicts_figure(
-        verdicts(findings(read_files(RESULTS))), judged_only=True
-    )
+    pictures["verdicts"] = verdicts_figure(verdicts(findings(files)), judged_only=True)
     for name, picture in pictures.items():
         figures.save(picture, OUT / f"{name}.png")
         drawn.append(f"{name}.png")

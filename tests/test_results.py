@@ -7,9 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.draw_figures import PARTS, RESULTS, ROOT, run_figures, write_readme
+from experiments.draw_figures import (
+    PARTS,
+    RESULTS,
+    ROOT,
+    reproduction_text,
+    results_table,
+    run_figures,
+    write_readme,
+)
 from pecrs_lib.evidence import Results
 from pecrs_lib.figures import recall_figure
+from pecrs_lib.findings import read_files
 from pecrs_lib.runs import MAIN, read_runs
 
 
@@ -26,7 +35,14 @@ def record(part):
 def test_the_readme_shows_the_result_file(part, record):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.count(f"<!-- {part}: ") == 1
-    assert write_readme(readme, part, record) == readme, "run `make figures`"
+    assert write_readme(readme, part, results_table(record)) == readme, "run `make figures`"
+
+
+def test_the_readme_shows_what_the_report_says():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.count("<!-- report: ") == 1
+    text = reproduction_text(read_files(RESULTS))
+    assert "INSPIRED" in text and write_readme(readme, "report", text) == readme
 
 
 def test_a_result_file_says_where_it_comes_from(record):
