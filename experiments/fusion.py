@@ -106,7 +106,8 @@ class Part:
         for d, t in self.near:
             before = Dialogue(dialogues[d].id, dialogues[d].utterances[:t])
             named = np.zeros(len(catalogue))
-            named[[catalogue.row[i] for u in before.utterances for i in u.items]] = 1
+            said = {i for u in before.utterances for i in u.items if i in catalogue}
+            named[[catalogue.row[i] for i in said]] = 1
             self.counts[d, t] = often, np.log1p(cooccurrence.together(before)), named
 
     def ranked(self, weights: Sequence[float], name: str) -> Predictions:
