@@ -412,7 +412,7 @@ def test_compat_puts_a_run_as_the_official_code_in_place_of_the_main_run(command
     assert "as the official code; " in made.stdout.splitlines()[0]
     hits = 100 * np.mean(np.array(record["points"]["rank"]) <= 1)
     line = next(x for x in made.stdout.splitlines() if x.split()[:2] == ["PECRS-small", "all"])
-    assert f"| {hits:.3g} [" in line
+    assert f" {hits:.3g} [" in line
     every = command("--compat", "official", "--list").stdout
     assert "1 of 1" not in every and "0 of 1 runs" in every
     wrong = command("5", "--compat", "official", status=2).stderr
