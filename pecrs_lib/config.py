@@ -42,6 +42,8 @@ class Config:
 
     warm_start: int = 0  # epochs of the retrieval heads on the frozen LM before the single stage
     query_pooling: bool = False  # pool the whole context into the query; the paper does not
+    repetition_scale: float = 1.0  # at inference, times what was learned about films named before;
+    #                                above 1 new films come first more often; the paper has neither
     rerank_from_retrieval: bool = False  # start r from the retrieval score; the paper does not
 
     alpha: float = 0.15  # weight of the retrieval loss (Eq 8)
@@ -74,8 +76,8 @@ class Config:
                 raise ValueError(f"{name} must be at least 1, or None for all, got {value}")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if min(self.alpha, self.beta, self.gamma) < 0:
-            raise ValueError("alpha, beta and gamma must not be negative")
+        if min(self.alpha, self.beta, self.gamma, self.repetition_scale) < 0:
+            raise ValueError("alpha, beta, gamma and repetition_scale must not be negative")
         if self.window < self.context_tokens + 2 * self.utterance_tokens:
             raise ValueError(
                 f"window ({self.window}) must hold context_tokens + 2 × utterance_tokens "

@@ -16,6 +16,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 SIZE = (7.0, 3.8)  # inches
 MARKERS = "osD^vPX*"
@@ -29,10 +30,12 @@ class Picture(Figure):
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
-    """The figure as PNG bytes, the same ones every time."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": ""})
-    return buffer.getvalue()
+    """The figure as PNG bytes, the same ones every time; 128 colours, a third of the bytes."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    few = Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    few.save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 def axes_of(columns: int = 1, size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:

@@ -91,11 +91,15 @@ class QueryEncoder(nn.Module):
     attention must first learn to gather what was said; a small LM trained for an hour does not get
     that far, so here d_t starts with a small share. Films that were named point to films like
     them, and most of all to themselves; how likely they really are to be recommended again is
-    `repetition`, two learned numbers that draw them near or push them away.
+    `repetition`, two learned numbers that draw them near or push them away. What is likely is not
+    what serves best, so at inference they count `repetition_scale` times.
     """
 
-    def __init__(self, dim: int, pooling: bool, width: int = 64) -> None:
+    def __init__(
+        self, dim: int, pooling: bool, repetition_scale: float = 1.0, width: int = 64
+    ) -> None:
         super().__init__()
+        self.repetition_scale = repetition_scale
         self.standardise = Standardise(dim)
         self.words = Standardise(dim) if pooling else None  # by the table of word vectors
         self.gate: nn.Sequential | None = None
@@ -147,7 +151,8 @@ class QueryEncoder(nn.Module):
         """(P, n) what `repetition_offset` takes off the distances; 0 without pooling."""
         if self.gate is None:
             return 0.0
-        return repetition_offset(item, row, column, items, self.repetition)
+        scale = 1.0 if self.training else self.repetition_scale
+        return scale * repetition_offset(item, row, column, items, self.repetition)
 
 
 def mlp(dim: int, out: int, width: int | None = None) -> nn.Sequential:

@@ -79,7 +79,7 @@ class PECRS(nn.Module):
             dim, scale, pooling=config.item_pooling, head=config.item_head,
             padding=config.pool_padding,
         )  # fmt: skip
-        self.queries = QueryEncoder(dim, config.query_pooling)
+        self.queries = QueryEncoder(dim, config.query_pooling, config.repetition_scale)
         self.standardise_q = Standardise(dim)
         self.f = Head(dim)
         self.g = mlp(dim, 1)

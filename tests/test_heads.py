@@ -184,6 +184,16 @@ def test_films_named_before_are_nearer_or_farther_by_learned_numbers():
     assert QueryEncoder(D, False).offset(item, *at, every) == 0
 
 
+def test_at_inference_they_count_as_often_as_configured():
+    item, every = torch.tensor([[-1, 2, -1, 0]]), torch.arange(4)
+    at = torch.tensor([0]), torch.tensor([2])
+    encoder = QueryEncoder(D, True, repetition_scale=1.5)
+    with torch.no_grad():
+        encoder.repetition.copy_(torch.tensor([0.25, 0.5]))
+    learned = encoder.offset(item, *at, every)
+    torch.testing.assert_close(encoder.eval().offset(item, *at, every), 1.5 * learned)
+
+
 def test_the_gate_learns_which_vectors_to_keep():
     """Half of the vectors are noise, told by their first number; the mean of the rest is due."""
     g = torch.Generator().manual_seed(0)
