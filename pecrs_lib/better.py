@@ -121,11 +121,11 @@ def _why(record: Record, baseline: str, short: Sequence[int]) -> str:
         ours, theirs = shares(WITH, k), shares(baseline, k)
         alone = printed[f"for R@{k}", "all"][f"R@{k}"]["value"]
         parts.append(
-            f"at R@{k} {ours[0]:.1f} of the {record['n'] - novel:,} targets named before (the "
-            f"baseline {theirs[0]:.1f}) and {ours[1]:.1f} of the {novel:,} novel ones "
-            f"({theirs[1]:.1f}); with weights chosen for this k alone {alone:.1f} of all"
+            f"at R@{k} {ours[0]:.1f} % of the {record['n'] - novel:,} targets named before (the "
+            f"baseline {theirs[0]:.1f} %) and {ours[1]:.1f} % of the {novel:,} novel ones "
+            f"({theirs[1]:.1f} %); with weights chosen for this k alone {alone:.1f} % of all"
         )
-    return f"Where it falls short, in percent: {'; '.join(parts)}."
+    return f"Where it falls short: {'; '.join(parts)}."
 
 
 def better_table(files: Files) -> pd.DataFrame:

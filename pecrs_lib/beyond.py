@@ -248,7 +248,7 @@ def selection(record: Record, splits: int = 500) -> pd.DataFrame:
         rows.append(cell("gain", f"R@{k}", dialogue, gains, between=between))
         optimism = [_optimism(of, dialogue, splits) for of in hits["test"]]
         rows.append(count("optimism", f"R@{k}", optimism, len(dialogue)))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"ours": float, "low": float, "high": float})
 
 
 def _optimism(hits: NDArray[np.bool_], dialogue: NDArray[np.int64], splits: int) -> float:

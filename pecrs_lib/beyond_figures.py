@@ -140,6 +140,8 @@ def candidates_table(record: Mapping[str, Any]) -> pd.DataFrame:
 def candidates_figure(record: Mapping[str, Any]) -> Figure:
     """Recall, seconds and memory over the number of candidates; dotted: the LM's positions.
 
+    Both numbers of the middle panel are logarithms: time in proportion to M is a diagonal.
+
     Args:
         record: "candidates" of the file of `experiments.beyond`.
     """
@@ -152,10 +154,15 @@ def candidates_figure(record: Mapping[str, Any]) -> Figure:
     names = ("Recall@50 (%)", "CPU seconds a turn", "peak memory of the process (MiB)")
     for ax, name in zip(axes, names, strict=True):
         ax.axvline(record["positions"], ls=":", color="0.4", lw=1)
-        ax.set(xscale="log", xlabel="candidates re-ranked", ylabel=name)
+        ax.set(xscale="log", xlabel="candidates re-ranked (log scale)", ylabel=name)
         ax.set_ylim(0, 1.1 * ax.get_ylim()[1])
         ax.set_xticks(table["M"], [str(m) for m in table["M"]], rotation=45)
         ax.minorticks_off()
+    axes[1].set(yscale="log", ylabel="CPU seconds a turn (log scale)")
+    axes[0].annotate(
+        "positions of the LM ", (record["positions"], 0), xytext=(0, 4), ha="right",
+        textcoords="offset points", fontsize=8,
+    )  # fmt: skip
     return figure
 
 

@@ -123,7 +123,9 @@ def points(value: float, low: float = np.nan, high: float = np.nan) -> str:
 def _number(value: float) -> str:
     if np.isnan(value):
         return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    if value == round(value) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:#.3g}"
 
 
 def _spanned(row: Mapping[str, Any]) -> str:

@@ -125,7 +125,7 @@ def verdicts_figure(table: pd.DataFrame, *, judged_only: bool = False) -> Figure
         table = table[table[names].isin(VERDICTS[:3]).any(axis=1)]
     blue, orange, grey = (sns.color_palette("colorblind")[k] for k in (0, 1, 7))
     colours = dict(zip(VERDICTS, (blue, orange, (*grey, 0.45), "white", "white"), strict=True))
-    figure, ax = axes_of(size=(8.6, 1.3 + 0.25 * len(table)))
+    figure, ax = axes_of(size=(9.4, 1.3 + 0.25 * len(table)))
     for place, row in enumerate(table.to_dict("records")):
         for k, name in enumerate(names):
             if row[name]:
@@ -133,7 +133,8 @@ def verdicts_figure(table: pd.DataFrame, *, judged_only: bool = False) -> Figure
                         edgecolor="0.75", linewidth=0.6)  # fmt: skip
                 ax.text(k, -place, SYMBOLS[row[name]], ha="center", va="center",
                         color="white" if row[name] in VERDICTS[:2] else "0.2")  # fmt: skip
-    ax.set_yticks(range(0, -len(table), -1), table["the paper says"], fontsize=8)
+    names_of = table["the paper says"].str.rstrip(".") + " (" + table["id"] + ")"
+    ax.set_yticks(range(0, -len(table), -1), names_of, fontsize=8)
     ax.set_xticks(range(len(names)), names)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)

@@ -268,6 +268,8 @@ def threats(files: Files, found: Found) -> list[str]:
                 f"{_plural(runs, 'run', 'runs')}, once each; no run chooses anything by it, but "
                 "all verdicts rest on the same points."
             )
+        if f"fusion_{results.dataset}" in files.others:
+            lines.append(f"{name}: the model with counts beside it read the test part once more.")
         if results.main and results.main[0]["preset"] != "paper":
             run = results.main[0]
             lines.append(

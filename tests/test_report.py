@@ -444,8 +444,8 @@ def test_the_report_says_where_points_are_missing():
                     row["R@1"]["value"] = theirs
     record["n"] = 20
     _, why = better_text(Files.of({}, {"fusion_inspired": record}))
-    assert "at R@1 25.0 of the 4 targets named before (the baseline 75.0)" in why
-    assert "12.5 of the 16 novel ones (6.2)" in why
+    assert "at R@1 25.0 % of the 4 targets named before (the baseline 75.0 %)" in why
+    assert "12.5 % of the 16 novel ones (6.2 %)" in why
 
 
 def test_ranks_with_counts_are_those_of_a_full_sort():
