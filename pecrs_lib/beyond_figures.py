@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from pecrs_lib.evidence import cell, rank_array
 from pecrs_lib.figures import MARKERS, axes_of, dots_figure
@@ -140,7 +140,7 @@ def candidates_table(record: Mapping[str, Any]) -> pd.DataFrame:
 def candidates_figure(record: Mapping[str, Any]) -> Figure:
     """Recall, seconds and memory over the number of candidates; dotted: the LM's positions.
 
-    Both numbers of the middle panel are logarithms: time in proportion to M is a diagonal.
+    Both axes of the middle panel are logarithmic: time in proportion to M is a diagonal.
 
     Args:
         record: "candidates" of the file of `experiments.beyond`.
@@ -155,10 +155,13 @@ def candidates_figure(record: Mapping[str, Any]) -> Figure:
     for ax, name in zip(axes, names, strict=True):
         ax.axvline(record["positions"], ls=":", color="0.4", lw=1)
         ax.set(xscale="log", xlabel="candidates re-ranked (log scale)", ylabel=name)
-        ax.set_ylim(0, 1.1 * ax.get_ylim()[1])
+        if ax is axes[1]:
+            ax.set(yscale="log", ylabel=f"{name} (log scale)")
+            ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
+        else:
+            ax.set_ylim(0, 1.1 * ax.get_ylim()[1])
         ax.set_xticks(table["M"], [str(m) for m in table["M"]], rotation=45)
         ax.minorticks_off()
-    axes[1].set(yscale="log", ylabel="CPU seconds a turn (log scale)")
     axes[0].annotate(
         "positions of the LM ", (record["positions"], 0), xytext=(0, 4), ha="right",
         textcoords="offset points", fontsize=8,
