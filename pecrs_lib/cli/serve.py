@@ -7,12 +7,16 @@ import ipaddress
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pecrs_lib.cli.options import BackboneOption, CacheOption, CatalogueOption
 from pecrs_lib.cli.terminal import say, stop
+
+if TYPE_CHECKING:  # imported when the command runs
+    import uvicorn
+    from fastapi import FastAPI
 
 HOST = "127.0.0.1"
 NEEDS = ("fastapi", "uvicorn", "prometheus_client")
@@ -76,8 +80,6 @@ def serve(
         stop('serving needs FastAPI: pip install "pecrs_lib[serve]"')
     listener = _bound(host, port)  # before the model is loaded, which takes a while
     with listener:
-        import uvicorn
-
         from pecrs_lib.cli.trained import load_ready
         from pecrs_lib.service import Service
         from pecrs_lib.serving import create_app
@@ -87,16 +89,25 @@ def serve(
         app = create_app(
             service, len(ready.catalogue), batch=batch, wait_s=wait_ms / 1000, waiting=queue
         )
-        config = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="on", log_level="error", access_log=False,
-            server_header=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GRACE_S,
-        )  # fmt: skip
         if not _is_this_machine(host):
             say(f"warning: whoever can reach {host} can use this server; it asks for no password")
         address = f"[{host}]" if ":" in host else host
         say(f"listening on http://{address}:{listener.getsockname()[1]} (Ctrl-C ends it)")
         with suppress(KeyboardInterrupt):  # raised again after a clean end
-            uvicorn.Server(config).run(sockets=[listener])
+            server_of(app).run(sockets=[listener])
+
+
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """A server that logs errors only, and of those no line of a request."""
+    import uvicorn
+
+    return uvicorn.Server(
+        uvicorn.Config(
+            app, http="h11", ws="none", lifespan="on", log_config=None, log_level="error",
+            access_log=False, server_header=False, limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )  # fmt: skip
 
 
 def _bound(host: str, port: int) -> socket.socket:
