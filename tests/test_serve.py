@@ -39,6 +39,7 @@ from pecrs_lib.service import (
     Question,
     Service,
 )
+from tests.benchmarks.load_serve import faults, malformed
 
 HELLO = {"role": "seeker", "text": "something scary with robots"}
 
@@ -481,6 +482,9 @@ def test_a_real_server_answers_beside_broken_connections_and_ends(caplog):
             b"HTTP/1.1 413"
         )
         assert talk(whole("again")).startswith(b"HTTP/1.1 200")
+        for name, (data, right) in malformed().items():
+            answer = talk(data)
+            assert int(answer.split()[1]) in right, name
         server.should_exit = True
         thread.join(10)
         assert not thread.is_alive()
@@ -488,3 +492,20 @@ def test_a_real_server_answers_beside_broken_connections_and_ends(caplog):
     assert "secret" not in caplog.text and "seeker" not in caplog.text
     with pytest.raises(OSError):
         talk(b"")
+
+
+def test_the_load_test_notices_faults():
+    good = {
+        "unexpected": {}, "wrong_answers": 0, "memory_mib": {"growth_first_to_last_third": 1.0},
+        "burst": {"statuses": {"200": 9, "503": 2}, "with_retry_after": 2},
+        "end": {"statuses": {"200": 3}, "exit_status": 0}, "log_lines_with_text": 0,
+    }  # fmt: skip
+    assert faults(good) == []
+    for name, bad in {
+        "unexpected": {"top: 500": 1}, "wrong_answers": 1,
+        "memory_mib": {"growth_first_to_last_third": 99.0},
+        "burst": {"statuses": {"200": 9, "503": 2}, "with_retry_after": 1},
+        "end": {"statuses": {"None": 3}, "exit_status": 0}, "log_lines_with_text": 1,
+    }.items():  # fmt: skip
+        assert len(faults(good | {name: bad})) == 1, name
+    assert len(faults(good | {"burst": {"statuses": {"500": 1}, "with_retry_after": 0}})) == 1
