@@ -138,6 +138,16 @@ def test_an_answer_from_a_batch_equals_the_answer_alone(client, trained, dialogu
     assert len(seen) > len(kinds)  # one person's answer would be noticed in another's
 
 
+def test_a_question_that_wants_few_items_takes_none_from_its_batch(trained):
+    service = Service(*trained)
+    for more in ({"reply": True, "always_recommend": True}, {}):
+        questions = [Question.model_validate(asked(top=top, **more)) for top in (1, 10, 4)]
+        few, many, some = service(questions)
+        assert [len(a.recommendations) for a in (few, many, some)] == [1, 10, 4]
+        assert few.recommendations == many.recommendations[:1]
+        assert few.reply == many.reply == some.reply
+
+
 def test_films_are_recognised_unless_the_client_says_which(client, catalogue):
     film, other = catalogue[3], catalogue[5]
     text = f'I loved "{film.title}".'

@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import os
 import random
 import signal
 import statistics
@@ -401,7 +402,8 @@ def main() -> None:
         "command": f"python -m tests.benchmarks.load_serve --seconds {args.seconds:g}",
         "malformed_per_second": args.rate, "well_formed_clients": CLIENTS,
         "share_with_reply": PART, "model": "checkpoints/minireel", **machine(),
-        "processor": processor(),
+        "processor": processor(), "cores": len(os.sched_getaffinity(0)),
+        "load_before": os.getloadavg()[0],  # work of others beside
     }  # fmt: skip
     report = settings | asyncio.run(measure(args))
     report["faults"] = faults(report)
