@@ -24,7 +24,7 @@ from pecrs_lib.data import (
     Utterance,
     match_titles,
 )
-from pecrs_lib.data.matching import normalise
+from pecrs_lib.data.matching import TitleIndex, normalise
 from pecrs_lib.data.spans import merge_consecutive
 
 SPEAKERS: dict[str, Role] = {
@@ -34,6 +34,7 @@ SPEAKERS: dict[str, Role] = {
     "system": "recommender",
 }
 LONGEST = 12  # words of a title that are tried in front of a year
+LONGEST_TITLE = 200  # characters; with its year, the longest of ReDial has 79
 _LINE = re.compile(rf"\s*({'|'.join(SPEAKERS)})\s*:\s*(.*)", re.IGNORECASE)
 _YEAR = re.compile(r"\((?:18|19|20)\d\d\)")
 _QUOTED = re.compile(r"[\"“”„«»]([^\"“”„«»]+)[\"“”„«»]|(?<!\w)['‘]([^'‘’]+)['’](?!\w)")
@@ -71,10 +72,18 @@ def say_as(role: Role, text: str, catalogue: Catalogue) -> Utterance:
     return Utterance(role, text, find_items(text, catalogue))
 
 
-def find_items(text: str, catalogue: Catalogue) -> tuple[Mention, ...]:
-    """Mentions in text order; of overlapping titles the longest."""
-    spans = sorted(set(_candidates(text)), key=lambda span: (span[0] - span[1], span))
-    matches = match_titles([text[start:end] for start, end in spans], catalogue, threshold=101)
+def find_items(
+    text: str, catalogue: Catalogue, index: TitleIndex | None = None
+) -> tuple[Mention, ...]:
+    """Mentions in text order; of overlapping titles the longest.
+
+    Args:
+        index: of the catalogue, for callers that look often; else it is made here.
+    """
+    written = {span for span in _candidates(text) if span[1] - span[0] <= LONGEST_TITLE}
+    spans = sorted(written, key=lambda span: (span[0] - span[1], span))
+    words = [text[start:end] for start, end in spans]
+    matches = match_titles(words, catalogue, threshold=101, index=index)
     found: list[Mention] = []
     for (start, end), match in zip(spans, matches, strict=True):
         free = all(end <= (m.start or 0) or (m.end or 0) <= start for m in found)

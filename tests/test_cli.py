@@ -608,6 +608,7 @@ def test_help_answers_at_once_and_imports_no_torch():
         "evaluate",
         "recommend",
         "chat",
+        "serve",
         "reproduce",
         "data download",
         "data describe",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pecrs_lib import __version__
-from pecrs_lib.cli import chat, data, evaluate, pretrain, rate, recommend, reproduce, train
+from pecrs_lib.cli import chat, data, evaluate, pretrain, rate, recommend, reproduce, serve, train
 from pecrs_lib.cli.terminal import DEBUG, Commands, show
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ def _pecrs(
 
 
 app.add_typer(data.app, name="data")
-for _module in (pretrain, train, evaluate, recommend, chat, reproduce):
+for _module in (pretrain, train, evaluate, recommend, chat, serve, reproduce):
     app.command()(getattr(_module, _module.__name__.rpartition(".")[2]))
 app.add_typer(rate.app, name="rate")
 

@@ -17,7 +17,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from rapidfuzz import fuzz, process
@@ -90,7 +90,7 @@ class MatchReport:
         } | {"rate": self.rate}
 
 
-@cache
+@lru_cache(maxsize=1 << 14)  # bounded: a server reads what strangers write
 def normalise(title: str) -> str:
     """A title without what people vary: case, accents, punctuation, ``&``, a moved article.
 
@@ -110,6 +110,7 @@ def match_titles(
     catalogue: Catalogue,
     threshold: float = 90.0,
     choose: Choose | None = None,
+    index: TitleIndex | None = None,
 ) -> list[Match]:
     """Look up names ("Up (2009)", "Matrix, The", "jumanjii") in a catalogue, one Match each.
 
@@ -117,9 +118,9 @@ def match_titles(
     counts as a slip of spelling; above 100 switches spelling off. Where no year confirms the
     match, half of the slip is allowed ("Little Women" is not "The Little Woman"). `choose` gets an
     ambiguous name and the films it may mean, and returns one of them or None; `most_detailed` is
-    such a rule.
+    such a rule. `index` is the catalogue's, for callers that look up often.
     """
-    index = _Index(catalogue)
+    index = index or TitleIndex(catalogue)
     matches = [index.match(name, threshold) for name in names]
     return [_settle(match, catalogue, choose) if choose else match for match in matches]
 
@@ -143,7 +144,7 @@ def _settle(match: Match, catalogue: Catalogue, choose: Choose) -> Match:
     return replace(match, outcome="chosen", rows=(catalogue.row[movie.id],))
 
 
-class _Index:
+class TitleIndex:
     """Catalogue rows by normalised title, with the article and without."""
 
     def __init__(self, catalogue: Catalogue) -> None:
