@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from pecrs_lib import attention
 from pecrs_lib.context import SPECIAL_TOKENS, DialogueTokenizer
 from pecrs_lib.data.minireel import bundled_backbone
 
@@ -83,7 +84,7 @@ class Backbone(nn.Module):
                 config.activation_function = "gelu_pytorch_tanh"  # the same function, fused
             auto: Any = AutoModelForCausalLM
             model = auto.from_pretrained(
-                name, config=config, dtype=dtype, attn_implementation="sdpa"
+                name, config=config, dtype=dtype, attn_implementation=attention.NAME
             )
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError, SafetensorError) as error:
@@ -205,7 +206,8 @@ class Backbone(nn.Module):
         Args:
             x: (B, T, D) input vectors.
             position: (B, T) position ids.
-            mask: (B, 1, T, T_cache + T) additive.
+            mask: (B, 1, T, S) additive, over the first S of all T_cache + T keys; the others are
+                seen by their own token only (`attention`).
             cache: a `transformers` cache to read and extend.
         """
         return self.body(

@@ -239,7 +239,7 @@ class PECRS(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """What the LM reads of a packed batch and its last hidden states, (B, T, D) each."""
         x = self.inputs(batch, v, row_of)
-        mask = additive(visible(batch.layout, batch.layout), x.dtype)
+        mask = additive(visible(batch.layout, batch.layout.first(batch.shared)), x.dtype)
         return x, self.backbone(x, batch.position, mask, cache)
 
     def distance(

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,11 +48,16 @@ class Layout:
     limit: Tensor
     column: Tensor
 
+    def first(self, n: int) -> Layout:
+        """Of the first n columns."""
+        return Layout(self.branch[:, :n], self.limit[:, :n], self.column[:, :n])
+
 
 def visible(query: Layout, key: Layout) -> Tensor:
     """(B, 1, T_query, T_key) True where the query token attends to the key token.
 
-    The trunk is causal; a branch sees the trunk up to its limit and, causally, itself.
+    The trunk is causal; a branch sees the trunk up to its limit and, causally, itself. Candidates
+    need not be among the keys: that each sees itself is known to `attention`.
     """
     k_branch, k_column = key.branch[:, None, :], key.column[:, None, :]
     in_trunk = (k_branch == TRUNK) & (k_column <= query.limit[:, :, None])
@@ -77,6 +83,7 @@ class Batch:
         position: (B, T) position ids; a branch goes on where its turn's ``[REC]`` stands.
         without_position: (B, T) True for candidates, which carry no position (section 3.3).
         layout: for `visible`.
+        shared: S, how many columns the trunk and its response branches take; candidates follow.
         query_row, query_column: (P,) where the ``[REC]`` of a point stands.
         candidate: (P, 1 + M) catalogue rows, the recommended item first, then the negatives.
         candidate_column: (P, 1 + M) the candidates' columns; empty before `add_candidates`.
@@ -94,6 +101,7 @@ class Batch:
     position: Tensor
     without_position: Tensor
     layout: Layout
+    shared: int
     query_row: Tensor
     query_column: Tensor
     candidate: Tensor
@@ -118,7 +126,7 @@ class Batch:
         return self.candidate[:, 0]
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {
+        moved: dict[str, Any] = {
             f.name: value.to(device)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
@@ -188,6 +196,7 @@ def pack(windows: Sequence[Window], *, response_tokens: int = 64) -> Batch:
         position=torch.from_numpy(position),
         without_position=torch.zeros(B, width, dtype=torch.bool),
         layout=Layout(torch.from_numpy(branch), torch.from_numpy(limit), column),
+        shared=width,
         query_row=torch.from_numpy(point[:, 0].copy()),
         query_column=torch.from_numpy(point[:, 1].copy()),
         candidate=torch.from_numpy(point[:, 2:3].copy()),

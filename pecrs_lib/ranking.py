@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from pecrs_lib.model import PECRS
-from pecrs_lib.packing import Batch, Layout, additive, branch_layout, visible
+from pecrs_lib.packing import Batch, additive, branch_layout, visible
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,6 @@ class Ranking:
 def retrieval_order(distance: Tensor) -> Tensor:
     """(Q, N) rows from nearest to farthest; ties in catalogue order."""
     return distance.argsort(dim=1, stable=True)
-
-
-def _side_by_side(a: Layout, b: Layout) -> Layout:
-    names = ("branch", "limit", "column")
-    return Layout(*(torch.cat([getattr(a, n), getattr(b, n)], 1) for n in names))
 
 
 @dataclass(frozen=True)
@@ -143,7 +138,7 @@ def score_candidates(
         position = limit[:, span] + 1
         placed = model.backbone.position_vectors(position)
         x = x if placed is None else x - placed
-        mask = additive(visible(layout, _side_by_side(trunk.batch.layout, layout)), x.dtype)
+        mask = additive(visible(layout, trunk.batch.layout), x.dtype)
         hidden = model.backbone(x, position, mask, trunk.cache)
         trunk.cache.crop(-x.shape[1])
         score[:, span] = model.candidate_scores(hidden, far[:, span])

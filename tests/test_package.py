@@ -20,8 +20,9 @@ PACKAGE = ROOT / "pecrs_lib"
 # A module imports only what stands before it. `metrics` holds pure functions that `training` needs
 # for validation; `pretrain` makes a backbone out of texts and stands beside the flow.
 FLOW = (
-    "data", "transcript", "memory", "config", "metrics", "context", "packing", "negatives",
-    "losses", "heads", "items", "backbone", "model", "batches", "calibration", "ranking",
+    "data", "transcript", "memory", "config", "metrics", "context", "packing", "attention",
+    "negatives", "losses", "heads", "items", "backbone", "model", "batches", "calibration",
+    "ranking",
     "protocol", "checkpoint", "warmstart", "training", "recommend", "decoding", "streaming",
     "generation", "why", "chat", "microbatching", "service", "serving", "baselines", "evaluation",
     "assessment", "pruning", "variants", "runs", "evidence", "layout", "reproduction",

@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import resource
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from pecrs_lib.batches import make_batch
 from pecrs_lib.calibration import calibrate
@@ -42,71 +38,10 @@ from pecrs_lib.memory import keep_freed_memory
 from pecrs_lib.model import PECRS, Losses
 from pecrs_lib.negatives import own_item
 from pecrs_lib.packing import additive
-from pecrs_lib.pretrain import train_tokenizer
 from pecrs_lib.protocol import encode_windows, rank_windows
+from tests.benchmarks.floors import Cost, gemm_rate, gpt2_shape, peak_gib, processor
 
 M_TRAIN, M_INFERENCE = 150, 700
-
-
-def gemm_rate(dtype: torch.dtype, rows: int = 1024) -> float:
-    """FLOP/s of a product as large as those of a layer, (rows × 768) @ (768 × 3072)."""
-    a = torch.randn(rows, 768).to(dtype)
-    b = torch.randn(768, 3072).to(dtype)
-    rates = []
-    for _ in range(7):
-        start = time.perf_counter()
-        for _ in range(20):
-            a @ b
-        rates.append(20 * 2 * rows * 768 * 3072 / (time.perf_counter() - start))
-    return statistics.median(rates)
-
-
-def processor() -> str:
-    """The name of the CPU, where the system tells."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-class Cost:
-    """Tokens through the LM and multiply-adds, counted where they happen."""
-
-    def __init__(self, model: PECRS) -> None:
-        self.tokens = self.grad_tokens = self.head_tokens = 0
-        body = model.backbone.body
-        blocks = [m for n, m in body.named_modules() if n.endswith(("c_attn", "c_proj", "c_fc"))]
-        shapes = [m.weight.shape for m in blocks if hasattr(m, "weight")]
-        self.linear = sum(a * b for a, b in shapes)  # weights a token is multiplied with
-        self.head = model.backbone.tokenizer.item * model.backbone.dim
-        forward, logits = model.backbone.forward, model.backbone.logits
-
-        def counted(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-            self.tokens += x.shape[0] * x.shape[1]
-            self.grad_tokens += x.shape[0] * x.shape[1] * torch.is_grad_enabled()
-            return forward(x, *args, **kwargs)
-
-        def counted_logits(hidden: torch.Tensor) -> torch.Tensor:
-            self.head_tokens += hidden[..., 0].numel()
-            return logits(hidden)
-
-        model.backbone.forward = counted  # type: ignore[method-assign]
-        model.backbone.logits = counted_logits  # type: ignore[method-assign]
-
-    def reset(self) -> None:
-        self.tokens = self.grad_tokens = self.head_tokens = 0
-
-    @property
-    def flop(self) -> float:
-        """Forward for every token; backward to the inputs for those that carry a gradient."""
-        head = self.head_tokens * self.head * (2 if self.grad_tokens else 1)
-        return 2.0 * ((self.tokens + self.grad_tokens) * self.linear + head)
 
 
 def three_pass_step(
@@ -246,13 +181,10 @@ def main() -> None:
     dtype = getattr(torch, args.dtype)
 
     catalogue, splits = inspired_folder(args.inspired)
-    with tempfile.TemporaryDirectory() as folder:
-        texts = [u.text for d in splits["train"] for u in d.utterances]
-        train_tokenizer(texts, 20_000).save_pretrained(folder)
-        GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
-        config = Config(backbone=folder, batch_size=args.batch, dtype=args.dtype)
-        model = PECRS.from_backbone(config)
-        exact = PECRS.from_backbone(config.with_(dtype="float32"))
+    texts = [u.text for d in splits["train"] for u in d.utterances]
+    config = Config(batch_size=args.batch, dtype=args.dtype)
+    model = gpt2_shape(texts, config)
+    exact = gpt2_shape(texts, config.with_(dtype="float32"))
     tokens, _ = tokenize_items(catalogue, model.backbone.tokenizer)
     rng = np.random.default_rng(0)
     chosen = rng.permutation(len(splits["train"]))[: args.batch * (args.repeat + 1)]

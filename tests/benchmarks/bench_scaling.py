@@ -1,0 +1,214 @@
+"""Where the time goes at the shape of GPT-2 small, beside floors from first principles.
+
+    python -m tests.benchmarks.bench_scaling --inspired FOLDER [--dtype bfloat16] [--json FILE]
+
+Random weights, real INSPIRED dialogues; every number is the median of `--repeat` runs with the
+quartiles beside it, and its floor is what the matrix products (for replies: reading the weights)
+would take at the rate measured in the same run:
+
+- **train**: a step over M_train, and over dialogues in a batch;
+- **encode**: item texts, sorted by length, adapters off, no LM head;
+- **rank**: retrieving and re-ranking one context, over M; the catalogue is as large as it must be,
+  its vectors drawn at random;
+- **write**: replies, one alone and several in a batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pecrs_lib.batches import make_batch
+from pecrs_lib.calibration import calibrate
+from pecrs_lib.config import Config
+from pecrs_lib.context import Window
+from pecrs_lib.data import Catalogue
+from pecrs_lib.data.local import inspired_folder
+from pecrs_lib.generation import generate_replies
+from pecrs_lib.items import ItemFeatures, tokenize_items
+from pecrs_lib.memory import keep_freed_memory
+from pecrs_lib.model import PECRS
+from pecrs_lib.packing import pack
+from pecrs_lib.protocol import encode_windows
+from pecrs_lib.ranking import rank, read_trunks
+from pecrs_lib.recommend import with_query
+from tests.benchmarks.floors import (
+    Cost,
+    gemm_rate,
+    gpt2_shape,
+    peak_gib,
+    processor,
+    read_rate,
+    reset_peak,
+)
+
+NEGATIVES, BATCHES = (16, 64, 150, 300), (1, 2, 4)
+CANDIDATES, CONTEXTS = (50, 100, 200, 700, 1400, 5000), (1, 8)
+REPLIES, REPLY_TOKENS = (1, 8, 16), 32
+
+
+def measured(repeat: int, work: Callable[[int], Any], cost: Cost, rate: float) -> dict[str, Any]:
+    """Median seconds of `work(0)`, `work(1)`, …, with quartiles, memory and share of the floor."""
+    work(0)  # warm up
+    reset_peak()
+    seconds, floors = [], []
+    for k in range(repeat):
+        cost.reset()
+        start = time.perf_counter()
+        work(k)
+        seconds.append(time.perf_counter() - start)
+        floors.append(cost.flop / rate)
+    low, high = np.quantile(seconds, (0.25, 0.75))
+    share = statistics.median(f / s for f, s in zip(floors, seconds, strict=True))
+    return {
+        "seconds": statistics.median(seconds), "quartiles": [float(low), float(high)],
+        "floor": statistics.median(floors), "share": share, "peak_gib": peak_gib(), "n": repeat,
+    }  # fmt: skip
+
+
+def train(
+    model: PECRS, windows: Sequence[Window], features: ItemFeatures, repeat: int, rate: float
+) -> list[dict[str, Any]]:
+    """A step with its optimizer, over M_train for one dialogue, over dialogues for M = 150."""
+    cost = Cost(model)
+    params = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(params, lr=1e-5)
+    rows = []
+    model.train()
+    for m, size in [(m, 1) for m in NEGATIVES] + [(150, b) for b in BATCHES[1:]]:
+        config = model.config.with_(negatives=m, retrieval_negatives=m)
+        done: list[tuple[int, int]] = []  # points and tokens of every step
+
+        def step(k: int, size: int = size, config: Config = config, done: Any = done) -> None:
+            part = [windows[(k * size + i) % len(windows)] for i in range(size)]
+            batch = make_batch(part, len(features), config, torch.Generator().manual_seed(k))
+            optimizer.zero_grad()
+            losses = model(batch, features)
+            losses.joint(config).backward()
+            torch.nn.utils.clip_grad_norm_(params, 1.0)
+            optimizer.step()
+            done.append((losses.responses, batch.token.numel()))
+
+        found = measured(repeat, step, cost, rate)
+        per = np.sum(done[1:], 0) / repeat / found["seconds"]
+        speed = {"points_per_second": float(per[0]), "tokens_per_second": float(per[1])}
+        rows.append({"M_train": m, "dialogues": size} | found | speed)
+        print("train", rows[-1], flush=True)
+    model.eval()
+    return rows
+
+
+def encode(model: PECRS, catalogue: Catalogue, repeat: int, rate: float) -> dict[str, Any]:
+    """100 item texts; the floor counts real tokens, not padding."""
+    some = Catalogue(catalogue.movies[:100])
+    tokens, _ = tokenize_items(some, model.backbone.tokenizer)
+    cost = Cost(model)
+    found = measured(repeat, lambda _: model.item_features(some), cost, rate)
+    found["floor"] = 2.0 * sum(map(len, tokens)) * cost.linear / rate
+    found["share"] = found["floor"] / found["seconds"]
+    found["items_per_second"] = len(some) / found["seconds"]
+    print("encode", found, flush=True)
+    return found
+
+
+def ranked(
+    model: PECRS, windows: Sequence[Window], repeat: int, rate: float
+) -> list[dict[str, Any]]:
+    """Retrieval and re-ranking; the floor is that of the candidates' tokens alone."""
+    cost, rows = Cost(model), []
+    v = torch.randn(max(CANDIDATES), model.backbone.dim) * float(model.items.scale)
+    queries = with_query([replace(w, turns=()) for w in windows], model.backbone.tokenizer.rec)
+    for many in CONTEXTS:
+        for m in CANDIDATES if many == 1 else (700,):
+
+            def work(k: int, many: int = many, m: int = m) -> None:
+                part = [queries[(k * many + i) % len(queries)] for i in range(many)]
+                trunk = read_trunks(model, pack(part), v)
+                column = torch.tensor([len(w.token) - 1 for w in part])
+                rank(model, trunk, torch.arange(many), column, v, candidates=m)
+
+            found = measured(repeat, work, cost, rate)
+            floor = 2.0 * many * m * cost.linear / rate
+            rows.append({"M": m, "contexts": many, **found, "candidate_floor": floor,
+                         "times_floor": found["seconds"] / floor})  # fmt: skip
+            print("rank", rows[-1], flush=True)
+    return rows
+
+
+def write(
+    model: PECRS, windows: Sequence[Window], repeat: int, rate: float, bytes_per_second: float
+) -> list[dict[str, Any]]:
+    """Greedy replies of as many tokens; the floor reads every weight once per token."""
+    cost, rows = Cost(model), []
+    v = torch.zeros(1, model.backbone.dim)
+    plain = [
+        replace(w, token=w.token[:128], item=np.full(len(w.token[:128]), -1), turns=())
+        for w in windows
+    ]
+    size = cost.linear + cost.head
+    floor = size * torch.finfo(model.backbone.dtype).bits / 8 / bytes_per_second
+    for many in REPLIES:
+        said: list[int] = []
+
+        def work(k: int, many: int = many, said: list[int] = said) -> None:
+            part = [plain[(k * many + i) % len(plain)] for i in range(many)]
+            replies = generate_replies(model, part, [None] * many, v, response_tokens=REPLY_TOKENS,
+                                       greedy=True)  # fmt: skip
+            said.append(max(map(len, replies)))
+
+        found = measured(repeat, work, cost, rate)
+        steps = statistics.median(said[1:])
+        rows.append({"replies": many, **found, "tokens": steps,
+                     "seconds_per_token": found["seconds"] / steps, "read_floor": floor,
+                     "times_floor": found["seconds"] / steps / floor,
+                     "replies_per_second": many / found["seconds"]})  # fmt: skip
+        print("write", rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--inspired", type=Path, required=True, help="folder of the INSPIRED data")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    keep_freed_memory()
+    catalogue, splits = inspired_folder(args.inspired)
+    config = Config(dtype=args.dtype)
+    model = gpt2_shape((u.text for d in splits["train"] for u in d.utterances), config)
+    chosen = np.random.default_rng(0).permutation(len(splits["train"]))[:24]
+    windows = encode_windows([splits["train"][k] for k in chosen], catalogue, model)
+    rate, bytes_per_second = gemm_rate(getattr(torch, args.dtype)), read_rate()
+    report: dict[str, Any] = {
+        "machine": f"{processor()}, {torch.get_num_threads()} threads", "dtype": args.dtype,
+        "torch": torch.__version__, "gemm_gflops": rate / 1e9, "read_gb": bytes_per_second / 1e9,
+    }  # fmt: skip
+    print(report, flush=True)
+    texts, _ = tokenize_items(catalogue, model.backbone.tokenizer)
+    offset = torch.tensor([0, *map(len, texts)]).cumsum(0)
+    features = ItemFeatures(torch.randn(int(offset[-1]), model.backbone.dim).half(), offset)
+    calibrate(model, windows, features)
+    report["encode"] = encode(model, catalogue, args.repeat, rate)
+    report["train"] = train(model, windows, features, args.repeat, rate)
+    with torch.inference_mode():
+        report["rank"] = ranked(model, windows, args.repeat, rate)
+        report["write"] = write(model, windows, args.repeat, rate, bytes_per_second)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
