@@ -24,15 +24,20 @@ def slow(query, key, value, mask, groups, scale):
     return (weight @ value).transpose(1, 2)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 0.06)]
+)
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize(
     ("queries", "shared", "alone"), [(12, 7, 5), (5, 9, 5), (6, 6, 0), (4, 1, 3)]
 )
-def test_equal_to_a_mask_over_all_with_gradients(queries, shared, alone, groups):
-    """Without a cache (queries = shared + alone), with one (alone only), and without candidates."""
+def test_equal_to_a_mask_over_all_with_gradients(queries, shared, alone, groups, dtype, tolerance):
+    """Without a cache (queries = shared + alone), with one (alone only), and without candidates;
+    in float64 by the plain form, else by the fused one.
+    """
     g = torch.Generator().manual_seed(queries)
     shapes = [(2, 3, queries, 8), *[(2, 3 // groups, shared + alone, 8)] * 2]
-    q, k, v = (torch.randn(s, generator=g, dtype=torch.float64) for s in shapes)
+    q, k, v = (torch.randn(s, generator=g).to(dtype) for s in shapes)
     seen = torch.rand(2, 1, queries, shared, generator=g) < 0.6
     seen[..., 0] = True
     mask = additive(seen, q.dtype)
@@ -48,7 +53,7 @@ def test_equal_to_a_mask_over_all_with_gradients(queries, shared, alone, groups)
         out.sin().sum().backward()
         found.append([out, *[x.grad for x in leaves]])
     for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
 
 
 def test_without_a_mask_it_is_plain_attention():
@@ -68,3 +73,20 @@ def test_a_model_reads_the_same_with_a_mask_over_all(tiny_backbone, catalogue, d
     assert batch.shared < mask.shape[-1]
     want = model.backbone(x, batch.position, mask)
     torch.testing.assert_close(hidden[real], want[real], atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_where_one_key_takes_all():
+    """Own logits far above and far below the shared ones: p is 1 or 0 to the last digit."""
+    g = torch.Generator().manual_seed(3)
+    q, k, v = (torch.randn(1, 1, 4, 8, generator=g) for _ in range(3))
+    k[0, 0, 1:] = 0
+    k[0, 0, 2], k[0, 0, 3] = 40 * q[0, 0, 2], -40 * q[0, 0, 3]
+    mask = additive(torch.ones(1, 1, 4, 1, dtype=torch.bool), q.dtype)
+    found = []
+    for kind in (torch.float32, torch.float64):
+        leaves = [x.detach().to(kind, copy=True).requires_grad_() for x in (q, k, v)]
+        out, _ = branch_attention(nn.Identity(), *leaves, mask.to(kind), scaling=1.0)
+        (1e-6 * out.sin().sum()).backward()
+        found.append([out, *[1e6 * x.grad for x in leaves]])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a.double(), b, atol=1e-5, rtol=1e-5)
