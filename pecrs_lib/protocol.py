@@ -18,6 +18,7 @@ from pecrs_lib.context import Window, encode_dialogues
 from pecrs_lib.data.schema import Catalogue, Dialogue
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
+from pecrs_lib.processes import ALONE, Processes
 from pecrs_lib.ranking import rank, read_trunks, retrieval_order
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -84,6 +85,7 @@ def rank_windows(
     response_tokens: int = 64,
     batch_tokens: int = 4096,
     progress: Progress = iter,
+    processes: Processes = ALONE,
 ) -> Ranked:
     """Every scored turn of every window; history is teacher-forced (the paper's protocol).
 
@@ -92,12 +94,14 @@ def rank_windows(
         candidates: M_inference.
         within: smaller M_inference to give the ranks for as well, at no further pass.
         progress: wraps the batches, e.g. `tqdm`.
+        processes: they share the batches, which are the same for any number of them, and each
+            gets the whole result.
     """
     model.eval()
     points: list[np.ndarray] = []  # (6 + W, p) each, W smaller M_inference
-    confidence: list[np.ndarray] = [np.empty(0)]  # (p,) each
+    confidence: list[np.ndarray] = []  # (p,) each
     responses: list[np.ndarray] = []  # (4, g) each
-    for part in progress(batches_by_length(windows, batch_tokens)):
+    for part in progress(processes.share(batches_by_length(windows, batch_tokens))):
         batch = pack(part, response_tokens=response_tokens).to(model.device)
         trunk = read_trunks(model, batch, v)
         with torch.inference_mode():
@@ -125,6 +129,7 @@ def rank_windows(
         )
         points.append(np.stack([x.cpu().numpy() for x in found]))
         confidence.append(ranking.score.softmax(1)[turn, 0].cpu().double().numpy())
+    points, confidence, responses = map(processes.join, (points, confidence, responses))
     p = np.concatenate([*points, np.empty((6 + len(within), 0), np.int64)], 1)
     g = np.concatenate([*responses, np.empty((4, 0))], 1)
     order = np.lexsort((p[1], p[0]))
@@ -137,7 +142,7 @@ def rank_windows(
         rank=p[3],
         retrieval_rank=p[4],
         top1=p[5],
-        confidence=np.concatenate(confidence)[order],
+        confidence=np.concatenate([*confidence, np.empty(0)])[order],
         response_dialogue=g[0].astype(np.int64),
         response_utterance=g[1].astype(np.int64),
         nll=g[2],

@@ -20,17 +20,18 @@ PACKAGE = ROOT / "pecrs_lib"
 # A module imports only what stands before it. `metrics` holds pure functions that `training` needs
 # for validation; `pretrain` makes a backbone out of texts and stands beside the flow.
 FLOW = (
-    "data", "transcript", "memory", "config", "metrics", "context", "packing", "negatives",
-    "losses", "heads", "items", "backbone", "model", "batches", "calibration", "ranking",
-    "protocol", "checkpoint", "warmstart", "training", "recommend", "decoding", "streaming",
-    "generation", "why", "chat", "baselines", "evaluation", "assessment", "pruning", "variants",
-    "runs", "evidence", "layout", "reproduction", "variant_tables", "findings", "judges",
-    "group_judges", "text_judges", "claims", "better", "report_tables", "report", "ablations",
-    "measuring", "running", "replies", "judgements", "agreement", "human_evaluation", "titles",
-    "answers", "zero_shot", "recommended", "beyond", "confidence", "likelihood", "language_models",
-    "servers", "pretrain", "grammar", "world", "conversation", "simulate", "exercises", "explorer",
-    "figures", "paper_figures", "beyond_figures", "diagrams", "next_token", "widgets",
-    "explorer_widget", "decoding_widget", "chat_html", "chat_widget", "cli", "__main__",
+    "data", "transcript", "memory", "processes", "config", "metrics", "context", "packing",
+    "negatives", "losses", "heads", "items", "backbone", "model", "batches", "calibration",
+    "ranking", "protocol", "checkpoint", "warmstart", "devices", "optimizer", "training",
+    "recommend", "decoding", "streaming", "generation", "why", "chat", "baselines", "evaluation",
+    "assessment", "pruning", "variants", "runs", "evidence", "layout", "reproduction",
+    "variant_tables", "findings", "judges", "group_judges", "text_judges", "claims", "better",
+    "report_tables", "report", "ablations", "measuring", "running", "replies", "judgements",
+    "agreement", "human_evaluation", "titles", "answers", "zero_shot", "recommended", "beyond",
+    "confidence", "likelihood", "language_models", "servers", "pretrain", "grammar", "world",
+    "conversation", "simulate", "exercises", "explorer", "figures", "paper_figures",
+    "beyond_figures", "diagrams", "next_token", "widgets", "explorer_widget", "decoding_widget",
+    "chat_html", "chat_widget", "cli", "__main__",
 )  # fmt: skip
 
 
