@@ -45,7 +45,7 @@ def connect() -> Accelerator:
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[
             # a share of a batch may use fewer parameters than another, e.g. recommend nothing
-            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
+            DistributedDataParallelKwargs(find_unused_parameters=True),
             InitProcessGroupKwargs(timeout=PATIENCE),
         ],
     )

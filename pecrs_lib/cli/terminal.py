@@ -131,6 +131,8 @@ class Commands(TyperGroup):
             stop("interrupted", status=130)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        if "RANK" in os.environ:  # torch's remarks on every backward pass of several processes
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         given = list(sys.argv[1:] if args is None else args)
         debug = DEBUG in given
         given = [argument for argument in given if argument != DEBUG]  # it may stand anywhere

@@ -1,0 +1,119 @@
+"""What `test_devices` runs in several processes: ``torchrun … device_worker.py DIR``.
+
+Each writes what it saw to ``DIR/RANK.json``. With ``die`` in place of DIR, the command line
+follows, and the process with rank 1 kills itself in the middle of the third step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pecrs_lib.config import Config
+from pecrs_lib.items import encode_items, tokenize_items
+from pecrs_lib.model import PECRS
+from pecrs_lib.processes import ALONE
+from pecrs_lib.protocol import rank_windows
+from pecrs_lib.training import Trainer
+from tests.toys import toy_catalogue, toy_dialogues
+
+CONFIG = Config(
+    context_tokens=64, utterance_tokens=48, window=192, lora_rank=4, negatives=10,
+    retrieval_negatives=10, epochs=2, batch_size=3, learning_rate=3e-3, candidates=12,
+    warmup_epochs=0.5,
+)  # fmt: skip
+CASES = {
+    "plain": {},
+    "a process without a window": {"batch_size": 5},  # of six: five, then one
+    "accumulation": {"batch_size": 2, "accumulation": 2},
+    "a draw per turn and task": {"share_over_batch": False, "share_over_tasks": False},
+    "items encoded anew": {"refresh_items": 2},
+    "warm start": {"warm_start": 2, "query_pooling": True},
+}
+LOSSES = ("recall", "rerank", "gen")
+
+
+def trainer(backbone: str, out: Path, **changes) -> Trainer:
+    catalogue = toy_catalogue(24)
+    dialogues = toy_dialogues(catalogue, 13, seed=0)
+    model = PECRS.from_backbone(CONFIG.with_(backbone=backbone, **changes))
+    return Trainer(model, catalogue, dialogues[:6], dialogues[6:], out, show=False)
+
+
+def record(run: Trainer) -> dict:
+    """The losses of every step, the history, and a fingerprint of the trained weights."""
+    steps = []
+    if run.processes.first:
+        run.on_step = lambda step, losses: steps.append([losses[name] for name in LOSSES])
+    run.fit()
+    digest = hashlib.sha256()
+    for p in run.raw_model.parameters():
+        if p.requires_grad:
+            digest.update(p.detach().numpy().tobytes())
+    return {"steps": steps, "history": run.progress.history, "weights": digest.hexdigest()}
+
+
+def shared_out(run: Trainer) -> dict:
+    """Items encoded and turns ranked by all processes together, and by this one alone."""
+    model, both = run.raw_model, (run.processes, ALONE)
+    tok = model.backbone.tokenizer
+    tokens, _ = tokenize_items(run.catalogue, tok, item_tokens=40)
+    features = [
+        encode_items(tokens, model.backbone.item_output, dim=model.backbone.dim,
+                     batch_tokens=70, processes=p).values
+        for p in both
+    ]  # fmt: skip
+    v = model.encode_catalogue(run.features)
+    ranked = [
+        rank_windows(model, run.valid_windows, v, candidates=12, within=(5,), batch_tokens=150,
+                     processes=p)
+        for p in both
+    ]  # fmt: skip
+    names = [f.name for f in dataclasses.fields(ranked[0]) if f.name != "rank_within"]
+    same = [np.array_equal(*(getattr(r, name) for r in ranked)) for name in names]
+    same.append(np.array_equal(*(r.rank_within[5] for r in ranked)))
+    return {
+        "features equal": torch.equal(*features),
+        "ranks equal": all(same),
+        "points": len(ranked[0].rank),
+    }
+
+
+def main(folder: Path) -> None:
+    backbone = str(folder / "lm")
+    seen = {name: record(trainer(backbone, folder / name, **c)) for name, c in CASES.items()}
+    seen["shared out"] = shared_out(trainer(backbone, folder / "plain"))
+    resumed = trainer(backbone, folder / "interrupted")
+    assert resumed.resume()
+    seen["resumed"] = record(resumed)
+    rank = resumed.processes.rank
+    (folder / f"{rank}.json").write_text(json.dumps(seen))
+    resumed.accelerator.end_training()
+
+
+def die_at_the_third_step() -> None:
+    gradient = Trainer._gradient
+
+    def gradient_or_death(self, parts):
+        if self.processes.rank == 1 and self.progress.step == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return gradient(self, parts)
+
+    Trainer._gradient = gradient_or_death
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "die":
+        from pecrs_lib.cli import app
+
+        die_at_the_third_step()
+        app(sys.argv[2:])
+    main(Path(sys.argv[1]))
