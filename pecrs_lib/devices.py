@@ -14,10 +14,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch.distributed import DistError
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pecrs_lib.processes import Processes
 
@@ -65,6 +67,21 @@ def lost_processes_named(processes: Processes) -> Iterator[None]:
             f"{processes.count} ends, too; the same command, with any number of processes, goes "
             "on from the last checkpoint"
         ) from error
+
+
+def recompute_layers(lm: Any) -> None:
+    """Let a `transformers` model keep no activations inside its layers but compute them again.
+
+    To be called after each change between training and evaluation: a layer does so while its
+    `training` is set, which a frozen LM's is not otherwise. Dropout in the layers stays as it is.
+
+    Raises:
+        ValueError: a model whose layers cannot.
+    """
+    lm.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in lm.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.training = True
 
 
 @contextmanager

@@ -17,8 +17,14 @@ def learning_rate_factor(step: int, warmup: int, total: int) -> float:
     return max(0.0, (total - step) / max(1, total - warmup))
 
 
-def make_optimizer(model: PECRS) -> torch.optim.AdamW:
-    """Over the adapters and token vectors, and over pooling and heads, as `model.config` says."""
+def make_optimizer(model: PECRS, *, fused: bool | None = None) -> torch.optim.AdamW:
+    """Over the adapters and token vectors, and over pooling and heads, as `model.config` says.
+
+    Args:
+        fused: all weights in one kernel; None: on a GPU, where a step of many small tensors is
+            mostly the launching of kernels.
+    """
+    fused = model.device.type == "cuda" if fused is None else fused
     config = model.config
     own = [p for p in model.backbone.parameters() if p.requires_grad]
     heads = [
@@ -30,4 +36,5 @@ def make_optimizer(model: PECRS) -> torch.optim.AdamW:
             {"params": heads, "lr": config.head_learning_rate or config.learning_rate},
         ],
         weight_decay=config.weight_decay,
+        fused=fused or None,
     )

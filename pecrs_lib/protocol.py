@@ -6,6 +6,7 @@ recommended item (section 4.1), all turns of a dialogue in one pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from pecrs_lib.context import Window, encode_dialogues
 from pecrs_lib.data.schema import Catalogue, Dialogue
+from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.processes import ALONE, Processes
@@ -61,6 +63,19 @@ class Ranked:
     nll: np.ndarray
     tokens: np.ndarray
     rank_within: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def scores(self, ks: Sequence[int]) -> dict[str, float]:
+        """Recall@k after and before re-ranking, in percent, and the perplexity of the responses."""
+        row = {}
+        for k in ks:
+            row[f"R@{k}"] = _recall(self.rank, k)
+            row[f"retrieval R@{k}"] = _recall(self.retrieval_rank, k)
+        row["perplexity"] = math.exp(self.nll.sum() / max(1, self.tokens.sum()))
+        return row
+
+
+def _recall(rank: np.ndarray, k: int) -> float:
+    return recall_at_k(rank.astype(float), k) if len(rank) else 0.0
 
 
 def batches_by_length(windows: Sequence[Window], tokens: int = 4096) -> list[list[Window]]:

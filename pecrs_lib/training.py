@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import DistributedType
 from tqdm.auto import tqdm
 
 from pecrs_lib.batches import epoch_batches, fingerprint, loss_weight, make_batch
@@ -27,14 +28,20 @@ from pecrs_lib.calibration import calibrate
 from pecrs_lib.checkpoint import Progress, load_checkpoint, replace_folder, save_checkpoint
 from pecrs_lib.context import Window
 from pecrs_lib.data.schema import Catalogue, Dialogue
-from pecrs_lib.devices import ProcessLostError, connect, interrupts_held, lost_processes_named
+from pecrs_lib.devices import (
+    ProcessLostError,
+    connect,
+    interrupts_held,
+    lost_processes_named,
+    recompute_layers,
+)
 from pecrs_lib.items import ItemFeatures
 from pecrs_lib.memory import keep_freed_memory
-from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.optimizer import learning_rate_factor, make_optimizer
 from pecrs_lib.processes import Processes
 from pecrs_lib.protocol import encode_windows, rank_windows
+from pecrs_lib.sharding import is_sharded, refuse_sharded, trained_whole, whole, whole_state
 from pecrs_lib.warmstart import warm_start
 
 VALIDATION_K = (1, 10, 50)
@@ -52,6 +59,7 @@ class Trainer:
         show: progress bars, of the first process.
         on_step: called with (step, losses) after every optimizer step, e.g. by a live plot; in
             the first process alone.
+        checkpointing: compute activations twice rather than keep them (`recompute_layers`).
     """
 
     def __init__(
@@ -65,14 +73,18 @@ class Trainer:
         cache_dir: Path | None = None,
         show: bool = True,
         on_step: Callable[[int, dict[str, float]], None] | None = None,
+        checkpointing: bool = False,
     ) -> None:
         self.config = model.config
         self.catalogue = catalogue
         self.out = Path(out)
+        self.checkpointing = checkpointing
         self.accelerator = connect()
         self.processes = Processes(self.accelerator.process_index, self.accelerator.num_processes)
         self.show = show and self.processes.first
         self.on_step = on_step if self.processes.first else None
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            refuse_sharded(self.config)
         model.to(self.accelerator.device)
         if model.device.type == "cpu":
             keep_freed_memory()
@@ -129,7 +141,8 @@ class Trainer:
         Ctrl-C in the middle saves the state under `out/last` and is raised again.
 
         Raises:
-            ProcessLostError: another process of the run ended; the first one has saved.
+            ProcessLostError: another process of the run ended; the first one has saved what it
+                has, or, where weights are shared out, the epochs before.
         """
         if self.config.warm_start and self.fresh and not self.progress.warm_start:
             with lost_processes_named(self.processes):
@@ -144,7 +157,7 @@ class Trainer:
                     self._train_epoch()
                     row = self._validate()
             except (KeyboardInterrupt, ProcessLostError):
-                self.save()
+                self.save_alone()
                 raise
             with interrupts_held():
                 self.progress.history.append(row)
@@ -152,8 +165,9 @@ class Trainer:
                 self.progress.running = [0.0] * 4
                 if row["score"] > self.progress.best:
                     self.progress.best, self.progress.best_epoch = row["score"], int(row["epoch"])
-                    if self.processes.first:
-                        replace_folder(self.out / "best", self.raw_model.save_pretrained)
+                    with trained_whole(self.raw_model):
+                        if self.processes.first:
+                            replace_folder(self.out / "best", self.raw_model.save_pretrained)
                 self.save()
             self.processes.wait()  # whoever goes on may read what was saved
             yield row
@@ -177,6 +191,8 @@ class Trainer:
             desc=f"epoch {state.epoch + 1}/{config.epochs}", unit="step",
         )  # fmt: skip
         self.model.train()
+        if self.checkpointing:
+            recompute_layers(self.raw_model.backbone.lm.get_base_model())
         with bar:
             for first in range(start * config.accumulation, len(batches), config.accumulation):
                 losses = self._gradient(batches[first : first + config.accumulation])
@@ -226,22 +242,16 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         if self.config.refresh_items:
             self.features = self._encode_items(self.raw_model)
-        v = self.raw_model.eval().encode_catalogue(self.features)
-        ranked = rank_windows(
-            self.raw_model, self.valid_windows, v, candidates=self.config.candidates,
-            response_tokens=self.config.response_tokens, progress=self._bar("validation"),
-            processes=self.processes,
-        )  # fmt: skip
-        rank = ranked.rank.astype(float)
+        with whole(self.raw_model):
+            v = self.raw_model.eval().encode_catalogue(self.features)
+            ranked = rank_windows(
+                self.raw_model, self.valid_windows, v, candidates=self.config.candidates,
+                response_tokens=self.config.response_tokens, progress=self._bar("validation"),
+                processes=self.processes,
+            )  # fmt: skip
         n, *sums = self.progress.running
         means = dict(zip(("recall", "rerank", "gen"), (s / max(n, 1) for s in sums), strict=True))
-        row = {"epoch": float(self.progress.epoch + 1), **means}
-        for k in VALIDATION_K:
-            row[f"R@{k}"] = recall_at_k(rank, k) if len(rank) else 0.0
-            row[f"retrieval R@{k}"] = (
-                recall_at_k(ranked.retrieval_rank.astype(float), k) if len(rank) else 0.0
-            )
-        row["perplexity"] = math.exp(ranked.nll.sum() / max(1, ranked.tokens.sum()))
+        row = {"epoch": float(self.progress.epoch + 1), **means, **ranked.scores(VALIDATION_K)}
         row["score"] = float(np.mean([row[f"R@{k}"] for k in VALIDATION_K]))
         return row
 
@@ -252,14 +262,23 @@ class Trainer:
     # -- checkpoints ----------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write the state to resume, the history and the settings; the first process does."""
-        if not self.processes.first:
-            return
-        parts = (self.raw_model, self.optimizer, self.schedule, self.progress, self.data)
-        save_checkpoint(self.out / "last", *parts)
+        """Write state, history and settings; all processes come here if weights are shared out."""
+        with trained_whole(self.raw_model):
+            state = whole_state(self.optimizer)
+            if not self.processes.first:
+                return
+            parts = (self.raw_model, state, self.schedule, self.progress, self.data)
+            save_checkpoint(self.out / "last", *parts)
         self.history().to_csv(self.out / "history.csv", index=False)
         record = {"config": self.config.to_dict(), "data": self.data}
         (self.out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    def save_alone(self) -> bool:
+        """`save` where no other process is needed for it; False where weights are shared out."""
+        if is_sharded(self.raw_model):
+            return False
+        self.save()
+        return True
 
     def resume(self) -> bool:
         """Go on from `out/last`; False when there is nothing to resume.

@@ -1,7 +1,7 @@
 """What `test_devices` runs in several processes: ``torchrun … device_worker.py DIR``.
 
-Each writes what it saw to ``DIR/RANK.json``. With ``die`` in place of DIR, the command line
-follows, and the process with rank 1 kills itself in the middle of the third step.
+Each writes what it saw to ``DIR/RANK.json``. After ``fsdp``, weights are shared out. After ``die``
+follows the command line, and the process with rank 1 kills itself in the middle of the third step.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import FullyShardedDataParallelPlugin
 
+from pecrs_lib import training
 from pecrs_lib.config import Config
 from pecrs_lib.items import encode_items, tokenize_items
 from pecrs_lib.model import PECRS
 from pecrs_lib.processes import ALONE
 from pecrs_lib.protocol import rank_windows
+from pecrs_lib.sharding import is_sharded
 from pecrs_lib.training import Trainer
 from tests.toys import toy_catalogue, toy_dialogues
 
@@ -41,19 +46,24 @@ CASES = {
 LOSSES = ("recall", "rerank", "gen")
 
 
-def trainer(backbone: str, out: Path, **changes) -> Trainer:
+def trainer(backbone: str, out: Path, checkpointing: bool = False, **changes) -> Trainer:
     catalogue = toy_catalogue(24)
     dialogues = toy_dialogues(catalogue, 13, seed=0)
     model = PECRS.from_backbone(CONFIG.with_(backbone=backbone, **changes))
-    return Trainer(model, catalogue, dialogues[:6], dialogues[6:], out, show=False)
+    return Trainer(
+        model, catalogue, dialogues[:6], dialogues[6:], out, show=False,
+        checkpointing=checkpointing,
+    )  # fmt: skip
 
 
-def record(run: Trainer) -> dict:
+def record(run: Trainer, weights: bool = True) -> dict:
     """The losses of every step, the history, and a fingerprint of the trained weights."""
     steps = []
     if run.processes.first:
         run.on_step = lambda step, losses: steps.append([losses[name] for name in LOSSES])
     run.fit()
+    if not weights:
+        return {"steps": steps, "history": run.progress.history}
     digest = hashlib.sha256()
     for p in run.raw_model.parameters():
         if p.requires_grad:
@@ -99,6 +109,48 @@ def main(folder: Path) -> None:
     resumed.accelerator.end_training()
 
 
+def main_sharded(folder: Path) -> None:
+    """Half an epoch and the rest, in two runs, with gradient checkpointing; then the end of one."""
+    shard_on_cpu()
+    backbone, out = str(folder / "lm"), folder / "sharded"
+    part = trainer(backbone, out, checkpointing=True)
+    refused = ""
+    try:
+        trainer(backbone, folder / "refused", warm_start=1)
+    except ValueError as error:
+        refused = str(error)
+    epochs = part.epochs()
+    next(epochs)
+    weights = {n: p.to_local().numel() for n, p in part.raw_model.named_parameters()}
+    again = trainer(backbone, out, checkpointing=True)
+    assert again.resume() and again.progress.step == 2
+    seen = {
+        "resumed": record(again, weights=False),
+        "local": sum(weights.values()),
+        "all": sum(p.numel() for p in part.raw_model.parameters()),
+        "refused": refused,
+        "sharded": is_sharded(again.raw_model),
+    }
+    rank = again.processes.rank
+    (folder / f"sharded-{rank}.json").write_text(json.dumps(seen))
+    again.accelerator.end_training()
+
+
+def shard_on_cpu() -> None:
+    """`accelerate` reads an FSDP configuration on GPUs alone; this is what it does there."""
+    from_launcher = training.connect
+
+    def connect() -> Accelerator:
+        accelerator = from_launcher()
+        AcceleratorState._shared_state["fsdp_plugin"] = FullyShardedDataParallelPlugin()
+        for state in (AcceleratorState, PartialState):
+            state._shared_state["distributed_type"] = DistributedType.FSDP
+        assert accelerator.is_fsdp2
+        return accelerator
+
+    training.connect = connect
+
+
 def die_at_the_third_step() -> None:
     gradient = Trainer._gradient
 
@@ -116,4 +168,7 @@ if __name__ == "__main__":
 
         die_at_the_third_step()
         app(sys.argv[2:])
-    main(Path(sys.argv[1]))
+    if sys.argv[1] == "fsdp":
+        main_sharded(Path(sys.argv[2]))
+    else:
+        main(Path(sys.argv[1]))

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from pecrs_lib import training
 from pecrs_lib.batches import loss_weight, make_batch
 from pecrs_lib.config import Config
 from pecrs_lib.data import write_catalogue, write_jsonl
+from pecrs_lib.devices import recompute_layers
 from pecrs_lib.model import PECRS
+from pecrs_lib.optimizer import make_optimizer
 from pecrs_lib.processes import ALONE, Processes
 from pecrs_lib.training import Trainer
 from tests.device_worker import CASES, record, trainer
@@ -147,6 +153,79 @@ def test_a_dead_process_ends_the_run_and_one_process_goes_on(folder, catalogue, 
     assert not resumed
     whole.fit()
     assert_same(again.progress.history, whole.progress.history)
+
+
+@pytest.fixture(scope="module")
+def sharded(folder):
+    """What two processes saw that shared out the weights, as the configuration for 7 B says."""
+    done = launch(
+        *ACCELERATE[:2], "--config_file", ROOT / "configs" / "fsdp_7b.yaml",
+        "--num_processes", "2", "--main_process_port", "0",
+        "--fsdp_transformer_layer_cls_to_wrap", "GPT2Block", WORKER, "fsdp", folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"sharded-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_weights_shared_out_train_and_resume_as_whole_ones(sharded, alone):
+    for seen in sharded:
+        assert seen["sharded"] and 0.4 < seen["local"] / seen["all"] < 0.6
+        assert "warm_start=0" in seen["refused"]
+    one = alone("plain")
+    steps = sharded[0]["resumed"]["steps"]  # of the second epoch
+    torch.testing.assert_close(
+        torch.tensor(steps), torch.tensor(one["steps"][2:]), rtol=0, atol=1e-4
+    )
+    assert_same(sharded[0]["resumed"]["history"], one["history"])
+
+
+def test_one_process_reads_what_shared_out_weights_left(sharded, folder, alone, tmp_path):
+    copy = shutil.copytree(folder / "sharded", tmp_path / "run")
+    run = trainer(str(folder / "lm"), copy)
+    assert run.resume() and run.progress.epoch == 2
+    assert_same(run.progress.history, alone("plain")["history"])
+    whole = trainer(str(folder / "lm"), tmp_path / "whole")
+    whole.fit()
+    for a, b in zip(run.raw_model.parameters(), whole.raw_model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    moments = zip(
+        run.optimizer.state_dict()["state"].values(),
+        whole.optimizer.state_dict()["state"].values(), strict=True,
+    )  # fmt: skip
+    for a, b in moments:
+        torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=1e-3, atol=1e-4)
+
+
+def test_gradient_checkpointing_changes_no_loss_and_keeps_less(tiny_backbone, tmp_path):
+    kept = {}
+    losses = {}
+    for checkpointing in (False, True):
+        run = trainer(tiny_backbone, tmp_path / str(checkpointing), checkpointing, epochs=1)
+        run.model.train()
+        if checkpointing:
+            recompute_layers(run.raw_model.backbone.lm.get_base_model())
+        saved = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda x, saved=saved: saved.append(x.numel()) or x, lambda x: x
+        )
+        with hooks:
+            batch = make_batch(
+                run.train_windows[:3], 24, run.config, torch.Generator().manual_seed(7)
+            )
+            run.raw_model(batch, run.features)
+        kept[checkpointing] = sum(saved)
+        losses[checkpointing] = record(run)["steps"]
+    assert kept[True] < 0.7 * kept[False]
+    assert losses[True] == pytest.approx(np.array(losses[False]), abs=1e-6)
+
+
+def test_what_pays_on_a_gpu_runs_here_too(tiny_backbone, tmp_path, monkeypatch):
+    """The fused optimizer takes the same steps; autocast to bfloat16 stays near."""
+    plain = record(trainer(tiny_backbone, tmp_path / "plain"))["steps"]
+    monkeypatch.setattr(training, "make_optimizer", partial(make_optimizer, fused=True))
+    fused = trainer(tiny_backbone, tmp_path / "fused")
+    assert fused.optimizer.param_groups[0]["fused"]
+    assert record(fused)["steps"] == pytest.approx(np.array(plain), abs=1e-4)
 
 
 def test_a_launcher_that_starts_one_process_for_two_is_named(monkeypatch, tiny_backbone, tmp_path):

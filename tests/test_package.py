@@ -22,9 +22,9 @@ PACKAGE = ROOT / "pecrs_lib"
 FLOW = (
     "data", "transcript", "memory", "processes", "config", "metrics", "context", "packing",
     "negatives", "losses", "heads", "items", "backbone", "model", "batches", "calibration",
-    "ranking", "protocol", "checkpoint", "warmstart", "devices", "optimizer", "training",
-    "recommend", "decoding", "streaming", "generation", "why", "chat", "baselines", "evaluation",
-    "assessment", "pruning", "variants", "runs", "evidence", "layout", "reproduction",
+    "ranking", "protocol", "sharding", "checkpoint", "warmstart", "devices", "optimizer",
+    "training", "recommend", "decoding", "streaming", "generation", "why", "chat", "baselines",
+    "evaluation", "assessment", "pruning", "variants", "runs", "evidence", "layout", "reproduction",
     "variant_tables", "findings", "judges", "group_judges", "text_judges", "claims", "better",
     "report_tables", "report", "ablations", "measuring", "running", "replies", "judgements",
     "agreement", "human_evaluation", "titles", "answers", "zero_shot", "recommended", "beyond",

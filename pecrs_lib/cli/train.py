@@ -70,6 +70,12 @@ def train(
         str | None, typer.Option(help="Of the frozen model: float32, bfloat16 or float16.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice.")] = None,
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--checkpointing", help="Compute activations twice: less memory, a third more time."
+        ),
+    ] = False,
     compat: CompatOption = None,
     settings: Annotated[
         list[str] | None,
@@ -146,8 +152,9 @@ def train(
     model = PECRS.from_backbone(config)
     _say_weights(model)
     run = Trainer(
-        model, items, dialogues, held_out, out, cache_dir=cache or out / CACHE, show=watched()
-    )
+        model, items, dialogues, held_out, out, cache_dir=cache or out / CACHE, show=watched(),
+        checkpointing=checkpointing,
+    )  # fmt: skip
     _start(run, items, record, resume)
     _fit(run)
     _report(run, as_json)
@@ -205,11 +212,12 @@ def _fit(run: Trainer) -> None:
                 f"validation {recalls} %, perplexity {row['perplexity']:.2f}"
             )
     except KeyboardInterrupt:
-        run.save()
+        saved = run.save_alone()
         if not run.processes.first:
             raise typer.Exit(130) from None
         stop(
-            f"interrupted after step {run.progress.step}, saved in {run.out / 'last'}; "
+            f"interrupted after step {run.progress.step}, "
+            f"{'saved' if saved else 'finished epochs are saved'} in {run.out / 'last'}; "
             "the same command goes on from there",
             status=130,
         )
