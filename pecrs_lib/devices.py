@@ -78,7 +78,8 @@ def recompute_layers(lm: Any) -> None:
     Raises:
         ValueError: a model whose layers cannot.
     """
-    lm.gradient_checkpointing_enable({"use_reentrant": False})
+    enable = getattr(lm, "activation_checkpointing_enable", None)  # its later name
+    (enable or lm.gradient_checkpointing_enable)({"use_reentrant": False})
     for layer in lm.modules():
         if isinstance(layer, GradientCheckpointingLayer):
             layer.training = True

@@ -112,7 +112,8 @@ def pool(C: Tensor, w: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (n, D).
     """
-    score = (C @ w).masked_fill(~mask, torch.finfo(C.dtype).min)  # (n, L)
+    score = C @ w  # (n, L), in bfloat16 under autocast
+    score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
     return (score.softmax(-1)[:, None] @ C)[:, 0]  # (n, 1, L) @ (n, L, D) -> (n, D)
 
 

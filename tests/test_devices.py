@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from pecrs_lib import training
 from pecrs_lib.batches import loss_weight, make_batch
@@ -186,8 +187,11 @@ def test_one_process_reads_what_shared_out_weights_left(sharded, folder, alone, 
     assert_same(run.progress.history, alone("plain")["history"])
     whole = trainer(str(folder / "lm"), tmp_path / "whole")
     whole.fit()
-    for a, b in zip(run.raw_model.parameters(), whole.raw_model.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    # a shift of all scores changes no loss: the last bias of g follows rounding alone
+    both = zip(run.raw_model.named_parameters(), whole.raw_model.parameters(), strict=True)
+    for (name, a), b in both:
+        if name != "g.2.bias":
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
     moments = zip(
         run.optimizer.state_dict()["state"].values(),
         whole.optimizer.state_dict()["state"].values(), strict=True,
@@ -219,13 +223,35 @@ def test_gradient_checkpointing_changes_no_loss_and_keeps_less(tiny_backbone, tm
     assert losses[True] == pytest.approx(np.array(losses[False]), abs=1e-6)
 
 
-def test_what_pays_on_a_gpu_runs_here_too(tiny_backbone, tmp_path, monkeypatch):
-    """The fused optimizer takes the same steps; autocast to bfloat16 stays near."""
+def test_the_fused_optimizer_takes_the_same_steps(tiny_backbone, tmp_path, monkeypatch):
     plain = record(trainer(tiny_backbone, tmp_path / "plain"))["steps"]
     monkeypatch.setattr(training, "make_optimizer", partial(make_optimizer, fused=True))
     fused = trainer(tiny_backbone, tmp_path / "fused")
     assert fused.optimizer.param_groups[0]["fused"]
     assert record(fused)["steps"] == pytest.approx(np.array(plain), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "flags, least, most",
+    [
+        ({"MIXED_PRECISION": "bf16"}, 1e-6, 0.05),
+        ({"DYNAMO_BACKEND": "AOT_EAGER", "DYNAMO_USE_REGIONAL_COMPILATION": "true"}, 0, 1e-4),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # of torch.compile
+def test_flags_of_accelerate_launch_are_heard(
+    tiny_backbone, tmp_path, monkeypatch, flags, least, most
+):
+    """Autocast and compiled layers: the same losses but for rounding, which autocast adds to."""
+    plain = record(trainer(tiny_backbone, tmp_path / "plain"))["steps"]
+    for name, value in flags.items():
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        with_flags = record(trainer(tiny_backbone, tmp_path / "flags"))["steps"]
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert least <= np.abs(np.array(with_flags) - plain).max() < most
 
 
 def test_a_launcher_that_starts_one_process_for_two_is_named(monkeypatch, tiny_backbone, tmp_path):
