@@ -7,6 +7,7 @@ follows the command line, and the process with rank 1 kills itself in the middle
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import hashlib
 import json
 import os
@@ -163,6 +164,7 @@ def die_at_the_third_step() -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(270, exit=True)  # before the tests give up on the launcher
     if sys.argv[1] == "die":
         from pecrs_lib.cli import app
 
