@@ -15,12 +15,23 @@ from pecrs_lib.config import Config
 from pecrs_lib.context import Window
 from pecrs_lib.negatives import draw_negatives
 from pecrs_lib.packing import Batch, add_candidates, pack
+from pecrs_lib.processes import ALONE, Processes
 
 
 def make_batch(
-    windows: Sequence[Window], n_items: int, config: Config, generator: torch.Generator
+    windows: Sequence[Window],
+    n_items: int,
+    config: Config,
+    generator: torch.Generator,
+    processes: Processes = ALONE,
 ) -> Batch:
-    """Windows packed, with negatives drawn for both tasks as `config` says."""
+    """Windows packed, with negatives drawn for both tasks as `config` says.
+
+    Args:
+        processes: each packs its share of the windows, with the negatives that one process alone
+            would draw for them. Where there are fewer windows than processes, the rest pack the
+            first window; see `loss_weight`.
+    """
     batch = pack(windows, response_tokens=config.response_tokens)
     group = batch.query_row * batch.token.shape[1] + batch.query_column
 
@@ -32,7 +43,25 @@ def make_batch(
 
     rerank = draw(config.negatives)
     retrieval = rerank if config.share_over_tasks else draw(config.retrieval_negatives)
+    if processes.count > 1:
+        mine = processes.share(range(len(windows))) or [0]
+        points = torch.isin(batch.query_row, torch.tensor(mine))
+        batch = pack([windows[k] for k in mine], response_tokens=config.response_tokens)
+        rerank, retrieval = rerank[points], retrieval[points]
     return add_candidates(batch, rerank, retrieval)
+
+
+def loss_weight(windows: Sequence[Window], processes: Processes) -> float:
+    """What a process's mean loss counts for, so that the mean over processes is that of the batch.
+
+    Losses are means over responses, and shares hold different numbers of them. 1 for a process
+    alone, 0 where a process has no window of its own.
+    """
+
+    def responses(part: Sequence[Window]) -> int:
+        return sum(len(turn.items) or 1 for w in part for turn in w.turns)
+
+    return processes.count * responses(processes.share(windows)) / responses(windows)
 
 
 def epoch_batches(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from pecrs_lib.model import PECRS
+from pecrs_lib.sharding import like, load_whole_state
 
 STATE = "training.pt"
 FREE_TO_CHANGE = ("backbone", "patience")  # settings that may differ on resuming
@@ -55,14 +56,19 @@ def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
 
 
 def save_checkpoint(
-    final: Path, model: PECRS, optimizer: Any, schedule: Any, progress: Progress, data: str
+    final: Path,
+    model: PECRS,
+    optimizer: dict[str, Any],
+    schedule: Any,
+    progress: Progress,
+    data: str,
 ) -> None:
-    """Model, optimizer, schedule and position, as the folder `final`."""
+    """Model, optimizer (its `whole_state`), schedule and position, as the folder `final`."""
 
     def write(folder: Path) -> None:
         model.save_pretrained(folder)
         state = {
-            "optimizer": optimizer.state_dict(),
+            "optimizer": optimizer,
             "schedule": schedule.state_dict(),
             "progress": asdict(progress),
             "data": data,
@@ -112,9 +118,9 @@ def load_checkpoint(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                parameter.copy_(trained[name])
+                parameter.copy_(like(trained[name], parameter))
         for name, buffer in model.head_buffers().items():
             buffer.copy_(saved.head_buffers()[name])
-    optimizer.load_state_dict(state["optimizer"])
+    load_whole_state(optimizer, state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     return Progress(**state["progress"])

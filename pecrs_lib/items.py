@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pecrs_lib.context import DialogueTokenizer
 from pecrs_lib.data.schema import Catalogue, Movie
 from pecrs_lib.heads import Head, Standardise
+from pecrs_lib.processes import ALONE, Processes
 
 FIELDS = ("title", "actors", "directors", "genres", "plot")
 BESIDE = 100  # items encoded together where padding counts, about as many as in a training batch
@@ -111,7 +112,8 @@ def pool(C: Tensor, w: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (n, D).
     """
-    score = (C @ w).masked_fill(~mask, torch.finfo(C.dtype).min)  # (n, L)
+    score = C @ w  # (n, L), in bfloat16 under autocast
+    score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
     return (score.softmax(-1)[:, None] @ C)[:, 0]  # (n, 1, L) @ (n, L, D) -> (n, D)
 
 
@@ -191,6 +193,7 @@ def encode_items(
     batch_tokens: int = 4096,
     progress: Progress = iter,
     out: np.ndarray | None = None,
+    processes: Processes = ALONE,
 ) -> ItemFeatures:
     """The LM's outputs for every item text, in length-sorted batches without the LM head.
 
@@ -200,6 +203,8 @@ def encode_items(
         batch_tokens: padded tokens in one forward pass.
         progress: wraps the batches, e.g. `tqdm`.
         out: (S, D) float16 to write into, e.g. a memory map.
+        processes: they share the batches, which are the same for any number of them. Without
+            `out` each gets the whole; with it, each writes its part.
 
     Raises:
         ValueError: an item without text, or a feature that half precision cannot hold.
@@ -208,14 +213,14 @@ def encode_items(
     if len(length) == 0 or length.min() == 0:
         raise ValueError(f"item {int(length.argmin()) if len(length) else 0} has no text to encode")
     offset = np.concatenate([[0], np.cumsum(length)])
-    values = np.empty((offset[-1], dim), np.float16) if out is None else out
+    values = np.zeros((offset[-1], dim), np.float16) if out is None else out
     order = np.argsort(-length, kind="stable")
     batches, start = [], 0
     while start < len(order):
         size = max(1, batch_tokens // int(length[order[start]]))
         batches.append(slice(start, start + size))
         start += size
-    for batch in progress(batches):
+    for batch in progress(processes.share(batches)):
         rows = order[batch]
         mask = np.arange(length[rows[0]]) < length[rows][:, None]
         ids = np.zeros(mask.shape, dtype=np.int64)
@@ -230,7 +235,10 @@ def encode_items(
             raise ValueError("an item feature exceeds the range of float16")
         where = (offset[:-1][rows][:, None] + np.arange(mask.shape[1]))[mask]
         values[where] = flat
-    return ItemFeatures(torch.from_numpy(values), torch.from_numpy(offset))
+    whole = torch.from_numpy(values)
+    if out is None:
+        whole = processes.sum(whole)  # a row is 0 but in the process that encoded it
+    return ItemFeatures(whole, torch.from_numpy(offset))
 
 
 def cached_features(
@@ -242,6 +250,7 @@ def cached_features(
     cache_dir: Path,
     device: torch.device | str = "cpu",
     progress: Progress = iter,
+    processes: Processes = ALONE,
 ) -> ItemFeatures:
     """`encode_items`, kept in a memory-mapped file named after everything it depends on.
 
@@ -249,23 +258,38 @@ def cached_features(
         backbone: fingerprint of the frozen LM; with the token ids it makes the file's name, so a
             changed text, tokenizer or weight is encoded anew.
         cache_dir: made when missing. A file appears there only once it is complete.
+        processes: all write into the one file.
+
+    Raises:
+        FileNotFoundError: a process does not see the file that the first one made.
     """
     key = hashlib.sha256(json.dumps([backbone, dim, [list(t) for t in tokens]]).encode())
     path = cache_dir / f"items-{key.hexdigest()[:24]}.f16"
     length = [len(item) for item in tokens]
     shape = (sum(length), dim)
-    if not (path.exists() and path.stat().st_size == shape[0] * dim * 2):
+    if not processes.agree(path.exists() and path.stat().st_size == shape[0] * dim * 2):
         cache_dir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # its own, if two run at once
+        name = processes.agree(f"{path.name}.{uuid.uuid4().hex}")  # its own, if two run at once
+        partial = path.with_name(name)
         try:
-            out = np.memmap(partial, np.float16, "w+", shape=shape)
-            encode_items(tokens, lm_output, dim=dim, device=device, progress=progress, out=out)
+            if processes.first:
+                np.memmap(partial, np.float16, "w+", shape=shape)
+            processes.wait()
+            out = np.memmap(processes.shared(partial), np.float16, "r+", shape=shape)
+            encode_items(
+                tokens, lm_output, dim=dim, device=device, progress=progress, out=out,
+                processes=processes,
+            )  # fmt: skip
             out.flush()
             del out
-            partial.replace(path)
+            processes.wait()
+            if processes.first:
+                partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-    values = np.memmap(path, np.float16, "c", shape=shape)  # copy-on-write: the file stays as it is
+        processes.wait()
+    # copy-on-write: the file stays as it is
+    values = np.memmap(processes.shared(path), np.float16, "c", shape=shape)
     offset = torch.tensor([0, *length]).cumsum(0)
     return ItemFeatures(torch.from_numpy(values), offset)

@@ -39,6 +39,7 @@ from pecrs_lib.losses import (
 )
 from pecrs_lib.negatives import own_item
 from pecrs_lib.packing import Batch, additive, visible
+from pecrs_lib.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -188,29 +189,25 @@ class PECRS(nn.Module):
     # -- items ----------------------------------------------------------------------------------
 
     def item_features(
-        self,
-        catalogue: Catalogue,
-        *,
-        cache_dir: Path | None = None,
-        adapted: bool = False,
-        progress: Progress = iter,
-        **texts: Any,
-    ) -> ItemFeatures:
+        self, catalogue: Catalogue, *, cache_dir: Path | None = None, adapted: bool = False,
+        progress: Progress = iter, processes: Processes = ALONE, **texts: Any,
+    ) -> ItemFeatures:  # fmt: skip
         """LM features of every item text.
 
         Args:
             cache_dir: keep them in a file there; only with the adapters off, where they last.
             adapted: encode with the adapters and trained tokens as they are now.
+            processes: they share the encoding, and each gets the whole.
             texts: `fields` of `tokenize_items`, to drop some.
         """
-        tok = self.backbone.tokenizer
+        tok, dim = self.backbone.tokenizer, self.backbone.dim
         tokens, _ = tokenize_items(catalogue, tok, item_tokens=self.config.item_tokens, **texts)
         lm_output = partial(self.backbone.item_output, adapted=adapted)
-        how: Any = {"dim": self.backbone.dim, "device": self.device, "progress": progress}
+        how: Any = {"device": self.device, "progress": progress, "processes": processes}
         if cache_dir is None or adapted:
-            return encode_items(tokens, lm_output, **how)
-        name = f"{self.backbone.fingerprint}-{self.config.dtype}"
-        return cached_features(tokens, lm_output, backbone=name, cache_dir=cache_dir, **how)
+            return encode_items(tokens, lm_output, dim=dim, **how)
+        how |= {"backbone": f"{self.backbone.fingerprint}-{self.config.dtype}"}
+        return cached_features(tokens, lm_output, dim=dim, cache_dir=cache_dir, **how)
 
     @torch.no_grad()
     def encode_catalogue(self, features: ItemFeatures) -> Tensor:

@@ -6,6 +6,7 @@ recommended item (section 4.1), all turns of a dialogue in one pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from pecrs_lib.context import Window, encode_dialogues
 from pecrs_lib.data.schema import Catalogue, Dialogue
+from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
+from pecrs_lib.processes import ALONE, Processes
 from pecrs_lib.ranking import rank, read_trunks, retrieval_order
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -61,6 +64,19 @@ class Ranked:
     tokens: np.ndarray
     rank_within: dict[int, np.ndarray] = field(default_factory=dict)
 
+    def scores(self, ks: Sequence[int]) -> dict[str, float]:
+        """Recall@k after and before re-ranking, in percent, and the perplexity of the responses."""
+        row = {}
+        for k in ks:
+            row[f"R@{k}"] = _recall(self.rank, k)
+            row[f"retrieval R@{k}"] = _recall(self.retrieval_rank, k)
+        row["perplexity"] = math.exp(self.nll.sum() / max(1, self.tokens.sum()))
+        return row
+
+
+def _recall(rank: np.ndarray, k: int) -> float:
+    return recall_at_k(rank.astype(float), k) if len(rank) else 0.0
+
 
 def batches_by_length(windows: Sequence[Window], tokens: int = 4096) -> list[list[Window]]:
     """Windows sorted by length, in batches of at most `tokens` padded tokens."""
@@ -84,6 +100,7 @@ def rank_windows(
     response_tokens: int = 64,
     batch_tokens: int = 4096,
     progress: Progress = iter,
+    processes: Processes = ALONE,
 ) -> Ranked:
     """Every scored turn of every window; history is teacher-forced (the paper's protocol).
 
@@ -92,12 +109,14 @@ def rank_windows(
         candidates: M_inference.
         within: smaller M_inference to give the ranks for as well, at no further pass.
         progress: wraps the batches, e.g. `tqdm`.
+        processes: they share the batches, which are the same for any number of them, and each
+            gets the whole result.
     """
     model.eval()
     points: list[np.ndarray] = []  # (6 + W, p) each, W smaller M_inference
-    confidence: list[np.ndarray] = [np.empty(0)]  # (p,) each
+    confidence: list[np.ndarray] = []  # (p,) each
     responses: list[np.ndarray] = []  # (4, g) each
-    for part in progress(batches_by_length(windows, batch_tokens)):
+    for part in progress(processes.share(batches_by_length(windows, batch_tokens))):
         batch = pack(part, response_tokens=response_tokens).to(model.device)
         trunk = read_trunks(model, batch, v)
         with torch.inference_mode():
@@ -125,6 +144,7 @@ def rank_windows(
         )
         points.append(np.stack([x.cpu().numpy() for x in found]))
         confidence.append(ranking.score.softmax(1)[turn, 0].cpu().double().numpy())
+    points, confidence, responses = map(processes.join, (points, confidence, responses))
     p = np.concatenate([*points, np.empty((6 + len(within), 0), np.int64)], 1)
     g = np.concatenate([*responses, np.empty((4, 0))], 1)
     order = np.lexsort((p[1], p[0]))
@@ -137,7 +157,7 @@ def rank_windows(
         rank=p[3],
         retrieval_rank=p[4],
         top1=p[5],
-        confidence=np.concatenate(confidence)[order],
+        confidence=np.concatenate([*confidence, np.empty(0)])[order],
         response_dialogue=g[0].astype(np.int64),
         response_utterance=g[1].astype(np.int64),
         nll=g[2],

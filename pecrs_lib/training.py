@@ -2,62 +2,49 @@
 
 Comes after `model` and `batches`; validation goes through `protocol`. Every random choice of step s
 (negatives, adapter dropout) is drawn from a generator seeded with (seed, s), and the order of an
-epoch from (seed, epoch), so a run that was interrupted goes on exactly as it would have.
+epoch from (seed, epoch), so a run that was interrupted goes on exactly as it would have, also with
+another number of processes: `batch_size` is that of all of them together, and negatives are drawn
+for all at once.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
+from accelerate import DistributedType
 from tqdm.auto import tqdm
 
-from pecrs_lib.batches import epoch_batches, fingerprint, make_batch
+from pecrs_lib.batches import epoch_batches, fingerprint, loss_weight, make_batch
 from pecrs_lib.calibration import calibrate
 from pecrs_lib.checkpoint import Progress, load_checkpoint, replace_folder, save_checkpoint
 from pecrs_lib.context import Window
 from pecrs_lib.data.schema import Catalogue, Dialogue
+from pecrs_lib.devices import (
+    ProcessLostError,
+    connect,
+    interrupts_held,
+    lost_processes_named,
+    recompute_layers,
+)
 from pecrs_lib.items import ItemFeatures
 from pecrs_lib.memory import keep_freed_memory
-from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
+from pecrs_lib.optimizer import learning_rate_factor, make_optimizer
+from pecrs_lib.processes import Processes
 from pecrs_lib.protocol import encode_windows, rank_windows
+from pecrs_lib.sharding import is_sharded, refuse_sharded, trained_whole, whole, whole_state
 from pecrs_lib.warmstart import warm_start
 
 VALIDATION_K = (1, 10, 50)
-
-
-def learning_rate_factor(step: int, warmup: int, total: int) -> float:
-    """Linear warm-up, then linear decay to zero."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return max(0.0, (total - step) / max(1, total - warmup))
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait until weights, step count and checkpoint agree with each other again."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if waiting:
-        raise KeyboardInterrupt
 
 
 class Trainer:
@@ -69,8 +56,10 @@ class Trainer:
         train, valid: dialogues; validation chooses the checkpoint and is never trained on.
         out: folder of the run; `out/best` holds the best model, `out/last` the state to resume.
         cache_dir: where item features are kept; `out/cache` when None.
-        show: progress bars.
-        on_step: called with (step, losses) after every optimizer step, e.g. by a live plot.
+        show: progress bars, of the first process.
+        on_step: called with (step, losses) after every optimizer step, e.g. by a live plot; in
+            the first process alone.
+        checkpointing: compute activations twice rather than keep them (`recompute_layers`).
     """
 
     def __init__(
@@ -84,13 +73,18 @@ class Trainer:
         cache_dir: Path | None = None,
         show: bool = True,
         on_step: Callable[[int, dict[str, float]], None] | None = None,
+        checkpointing: bool = False,
     ) -> None:
         self.config = model.config
         self.catalogue = catalogue
         self.out = Path(out)
-        self.show = show
-        self.on_step = on_step
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.checkpointing = checkpointing
+        self.accelerator = connect()
+        self.processes = Processes(self.accelerator.process_index, self.accelerator.num_processes)
+        self.show = show and self.processes.first
+        self.on_step = on_step if self.processes.first else None
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            refuse_sharded(self.config)
         model.to(self.accelerator.device)
         if model.device.type == "cpu":
             keep_freed_memory()
@@ -106,18 +100,7 @@ class Trainer:
         self.fresh = not model.queries.standardise.fitted
         if self.fresh:  # a trained model keeps the statistics it learned by
             calibrate(model, self.train_windows, self.features)
-        head = self.config.head_learning_rate or self.config.learning_rate
-        own = [p for p in model.backbone.parameters() if p.requires_grad]
-        heads = [
-            p for part in (model.items, model.queries, model.f, model.g) for p in part.parameters()
-        ]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": own, "lr": self.config.learning_rate},
-                {"params": heads, "lr": head},
-            ],
-            weight_decay=self.config.weight_decay,
-        )
+        optimizer = make_optimizer(model)
         useful = sum(bool(w.turns) for w in self.train_windows)
         batches = math.ceil(useful / self.config.batch_size)
         self.steps_per_epoch = math.ceil(batches / self.config.accumulation)
@@ -132,14 +115,16 @@ class Trainer:
         self.progress = Progress()
         self.data = fingerprint([*self.train_windows, *self.valid_windows], len(catalogue))
 
-    def _encode_items(self, model: PECRS) -> ItemFeatures:
-        def bar(batches: Any) -> Any:
-            return tqdm(batches, desc="items", leave=False, disable=not self.show)
+    def _bar(self, name: str) -> Any:
+        """Wraps an iterable into a progress bar, for whoever watches."""
+        return partial(tqdm, desc=name, leave=False, disable=not self.show)
 
-        adapted = self.config.refresh_items > 0
-        features = model.item_features(
-            self.catalogue, cache_dir=self.cache_dir, adapted=adapted, progress=bar
-        )
+    def _encode_items(self, model: PECRS) -> ItemFeatures:
+        with lost_processes_named(self.processes):
+            features = model.item_features(
+                self.catalogue, cache_dir=self.cache_dir, adapted=self.config.refresh_items > 0,
+                progress=self._bar("items"), processes=self.processes,
+            )  # fmt: skip
         return features.to(self.accelerator.device)
 
     # -- the loop -------------------------------------------------------------------------------
@@ -154,30 +139,37 @@ class Trainer:
         """Train epoch by epoch, yielding each row of the history once its checkpoint is saved.
 
         Ctrl-C in the middle saves the state under `out/last` and is raised again.
+
+        Raises:
+            ProcessLostError: another process of the run ended; the first one has saved what it
+                has, or, where weights are shared out, the epochs before.
         """
         if self.config.warm_start and self.fresh and not self.progress.warm_start:
-            self.progress.warm_start = warm_start(
-                self.raw_model, self.train_windows, self.features, self.catalogue,
-                epochs=self.config.warm_start,
-                progress=lambda parts: tqdm(
-                    parts, desc="warm start", leave=False, disable=not self.show
-                ),
-            )  # fmt: skip
+            with lost_processes_named(self.processes):
+                self.progress.warm_start = warm_start(
+                    self.raw_model, self.train_windows, self.features, self.catalogue,
+                    epochs=self.config.warm_start, processes=self.processes,
+                    progress=self._bar("warm start"),
+                )  # fmt: skip
         while self.progress.epoch < self.config.epochs and not self.finished_early:
             try:
-                self._train_epoch()
-                row = self._validate()
-            except KeyboardInterrupt:
-                self.save()
+                with lost_processes_named(self.processes):
+                    self._train_epoch()
+                    row = self._validate()
+            except (KeyboardInterrupt, ProcessLostError):
+                self.save_alone()
                 raise
-            with _interrupts_held():
+            with interrupts_held():
                 self.progress.history.append(row)
                 self.progress.epoch += 1
                 self.progress.running = [0.0] * 4
                 if row["score"] > self.progress.best:
                     self.progress.best, self.progress.best_epoch = row["score"], int(row["epoch"])
-                    replace_folder(self.out / "best", self.raw_model.save_pretrained)
+                    with trained_whole(self.raw_model):
+                        if self.processes.first:
+                            replace_folder(self.out / "best", self.raw_model.save_pretrained)
                 self.save()
+            self.processes.wait()  # whoever goes on may read what was saved
             yield row
 
     @property
@@ -199,10 +191,12 @@ class Trainer:
             desc=f"epoch {state.epoch + 1}/{config.epochs}", unit="step",
         )  # fmt: skip
         self.model.train()
+        if self.checkpointing:
+            recompute_layers(self.raw_model.backbone.lm.get_base_model())
         with bar:
             for first in range(start * config.accumulation, len(batches), config.accumulation):
                 losses = self._gradient(batches[first : first + config.accumulation])
-                with _interrupts_held():
+                with interrupts_held():
                     self.optimizer.step()
                     self.schedule.step()
                     state.step += 1
@@ -218,49 +212,46 @@ class Trainer:
         config, step = self.config, self.progress.step
         if config.refresh_items and step and step % config.refresh_items == 0:
             self.features = self._encode_items(self.raw_model)
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        seed = config.seed * 1_000_003 + step
+        generator = torch.Generator().manual_seed(seed)
         total = torch.zeros(3)
         self.optimizer.zero_grad()
         with torch.random.fork_rng():
-            torch.manual_seed(config.seed * 1_000_003 + step)
-            for windows in parts:
-                batch = make_batch(windows, len(self.catalogue), config, generator)
-                losses = self.model(batch.to(self.accelerator.device), self.features)
-                loss = losses.joint(config)
-                if not torch.isfinite(loss):
-                    ids = sorted({w.dialogue for w in windows})
-                    raise FloatingPointError(
-                        f"the loss became {loss.item()} at step {step} on dialogues {ids}; "
-                        "lower the learning rate"
-                    )
-                self.accelerator.backward(loss / len(parts))
-                three = torch.stack([losses.recall, losses.rerank, losses.gen])
+            torch.manual_seed(seed + 500_009 * self.processes.rank)  # dropout: each its own
+            for k, windows in enumerate(parts, start=1):
+                batch = make_batch(windows, len(self.catalogue), config, generator, self.processes)
+                weight = loss_weight(windows, self.processes)
+                alone = k < len(parts)  # gradients are put together once, after the last part
+                with self.accelerator.no_sync(self.model) if alone else nullcontext():
+                    losses = self.model(batch.to(self.accelerator.device), self.features)
+                    loss = losses.joint(config)
+                    if not torch.isfinite(loss):
+                        ids = sorted({w.dialogue for w in windows})
+                        raise FloatingPointError(
+                            f"the loss became {loss.item()} at step {step} on dialogues {ids}; "
+                            "lower the learning rate"
+                        )
+                    self.accelerator.backward(loss * weight / len(parts))
+                three = weight * torch.stack([losses.recall, losses.rerank, losses.gen])
                 total += three.detach().float().cpu() / len(parts)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.accelerator.clip_grad_norm_(trained, config.clip)
+        total = self.processes.sum(total) / self.processes.count
         return dict(zip(("recall", "rerank", "gen"), total.tolist(), strict=True))
 
     def _validate(self) -> dict[str, float]:
-        def bar(batches: Any) -> Any:
-            return tqdm(batches, desc="validation", leave=False, disable=not self.show)
-
         if self.config.refresh_items:
             self.features = self._encode_items(self.raw_model)
-        v = self.raw_model.eval().encode_catalogue(self.features)
-        ranked = rank_windows(
-            self.raw_model, self.valid_windows, v, candidates=self.config.candidates,
-            response_tokens=self.config.response_tokens, progress=bar,
-        )  # fmt: skip
-        rank = ranked.rank.astype(float)
+        with whole(self.raw_model):
+            v = self.raw_model.eval().encode_catalogue(self.features)
+            ranked = rank_windows(
+                self.raw_model, self.valid_windows, v, candidates=self.config.candidates,
+                response_tokens=self.config.response_tokens, progress=self._bar("validation"),
+                processes=self.processes,
+            )  # fmt: skip
         n, *sums = self.progress.running
         means = dict(zip(("recall", "rerank", "gen"), (s / max(n, 1) for s in sums), strict=True))
-        row = {"epoch": float(self.progress.epoch + 1), **means}
-        for k in VALIDATION_K:
-            row[f"R@{k}"] = recall_at_k(rank, k) if len(rank) else 0.0
-            row[f"retrieval R@{k}"] = (
-                recall_at_k(ranked.retrieval_rank.astype(float), k) if len(rank) else 0.0
-            )
-        row["perplexity"] = math.exp(ranked.nll.sum() / max(1, ranked.tokens.sum()))
+        row = {"epoch": float(self.progress.epoch + 1), **means, **ranked.scores(VALIDATION_K)}
         row["score"] = float(np.mean([row[f"R@{k}"] for k in VALIDATION_K]))
         return row
 
@@ -271,12 +262,23 @@ class Trainer:
     # -- checkpoints ----------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write the state to resume, the history and the settings."""
-        parts = (self.raw_model, self.optimizer, self.schedule, self.progress, self.data)
-        save_checkpoint(self.out / "last", *parts)
+        """Write state, history and settings; all processes come here if weights are shared out."""
+        with trained_whole(self.raw_model):
+            state = whole_state(self.optimizer)
+            if not self.processes.first:
+                return
+            parts = (self.raw_model, state, self.schedule, self.progress, self.data)
+            save_checkpoint(self.out / "last", *parts)
         self.history().to_csv(self.out / "history.csv", index=False)
         record = {"config": self.config.to_dict(), "data": self.data}
         (self.out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    def save_alone(self) -> bool:
+        """`save` where no other process is needed for it; False where weights are shared out."""
+        if is_sharded(self.raw_model):
+            return False
+        self.save()
+        return True
 
     def resume(self) -> bool:
         """Go on from `out/last`; False when there is nothing to resume.

@@ -26,6 +26,7 @@ from pecrs_lib.losses import retrieval_loss
 from pecrs_lib.model import PECRS
 from pecrs_lib.negatives import draw_negatives, own_item
 from pecrs_lib.packing import pack
+from pecrs_lib.processes import ALONE, Processes
 from pecrs_lib.protocol import Progress, batches_by_length
 
 PIECES = 128  # of item texts that are queries in each step
@@ -52,18 +53,30 @@ def named_in(window: Window, sep: int) -> np.ndarray:
 
 @torch.no_grad()
 def outputs_at_rec(
-    model: PECRS, windows: Sequence[Window], v: Tensor, progress: Progress = iter
+    model: PECRS,
+    windows: Sequence[Window],
+    v: Tensor,
+    progress: Progress = iter,
+    processes: Processes = ALONE,
 ) -> dict[int, Tensor]:
-    """The LM's outputs at the ``[REC]`` of every point of a window, (p, D), by ``id(window)``."""
+    """The LM's outputs at the ``[REC]`` of every point of a window, (p, D), by ``id(window)``.
+
+    Args:
+        processes: they share the reading, and each gets the whole.
+    """
     rows = torch.arange(len(v), device=v.device)
     found: dict[int, Tensor] = {}
-    for part in progress(batches_by_length(windows, 1024)):  # what caches hold
+    batches = batches_by_length(windows, 1024)  # what caches hold
+    for part in progress(processes.share(batches)):
         batch = pack(part).to(v.device)
         hidden = model.read(batch, v, rows)[1]
         d = hidden[batch.query_row, batch.query_column]
         for k, window in enumerate(part):
             found[id(window)] = d[batch.query_row == k]
-    return found
+    if processes.count == 1:
+        return found
+    mine = [(k, found[id(w)].cpu()) for k, w in enumerate(windows) if id(w) in found]
+    return {id(windows[k]): d.to(v.device) for k, d in processes.join(mine)}
 
 
 def retrieval_of(
@@ -160,6 +173,7 @@ def warm_start(
     weight_decay: float = 1.0,
     read_lm: bool = True,
     progress: Progress = iter,
+    processes: Processes = ALONE,
 ) -> list[float]:
     """Train `model.queries`, f and h_item with the retrieval loss, the LM frozen and read once.
 
@@ -173,6 +187,8 @@ def warm_start(
         read_lm: or let queries pool words and items alone: most of the time goes into reading.
             What queries take from the LM is then left to the single stage.
         progress: wraps what the LM reads, then the epochs, e.g. `tqdm`.
+        processes: they share the reading. Each then trains in full, which costs little, and in
+            the end takes the weights of the first.
 
     Returns:
         the mean loss of each epoch, in nats per point.
@@ -190,7 +206,8 @@ def warm_start(
     pooled = model.items.standardise(model.items.pooled(features))
     at_rec = None
     if read_lm:
-        at_rec = outputs_at_rec(model, windows, model.encode_catalogue(features), progress)
+        v = model.encode_catalogue(features)
+        at_rec = outputs_at_rec(model, windows, v, progress, processes)
     seeker = torch.zeros(2, device=model.device, requires_grad=True)
     parts = (model.queries, model.f, model.items.h_item)
     named = [pair for part in parts for pair in part.named_parameters()]
@@ -230,4 +247,5 @@ def warm_start(
             optimizer.step()
             schedule.step()
         history.append(sum(losses) / len(losses))
+    processes.same(p for part in parts for p in part.parameters())
     return history

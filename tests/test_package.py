@@ -20,12 +20,12 @@ PACKAGE = ROOT / "pecrs_lib"
 # A module imports only what stands before it. `metrics` holds pure functions that `training` needs
 # for validation; `pretrain` makes a backbone out of texts and stands beside the flow.
 FLOW = (
-    "data", "transcript", "memory", "config", "metrics", "context", "packing", "attention",
-    "negatives", "losses", "heads", "items", "backbone", "model", "batches", "calibration",
-    "ranking",
-    "protocol", "checkpoint", "warmstart", "training", "recommend", "decoding", "streaming",
-    "generation", "why", "chat", "microbatching", "service", "serving", "baselines", "evaluation",
-    "assessment", "pruning", "variants", "runs", "evidence", "layout", "reproduction",
+    "data", "transcript", "memory", "processes", "config", "metrics", "context", "packing",
+    "attention", "negatives", "losses", "heads", "items", "backbone", "model", "batches",
+    "calibration", "ranking", "protocol", "sharding", "checkpoint", "warmstart", "devices",
+    "optimizer", "training", "recommend", "decoding", "streaming", "generation", "why", "chat",
+    "microbatching", "service", "serving", "baselines", "evaluation", "assessment", "pruning",
+    "variants", "runs", "evidence", "layout", "reproduction",
     "variant_tables", "findings", "judges", "group_judges", "text_judges", "claims", "better",
     "report_tables", "report", "ablations", "measuring", "running", "replies", "judgements",
     "agreement", "human_evaluation", "titles", "answers", "zero_shot", "recommended", "beyond",

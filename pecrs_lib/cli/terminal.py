@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -24,20 +25,28 @@ EXPECTED = (
     "DownloadError",
     "BackboneError",
     "CheckpointError",
+    "ProcessLostError",
     "FloatingPointError",
     "OutOfMemoryError",
 )
 DEBUG = "--debug"
 
 
+def first() -> bool:
+    """Whether this is the process that speaks, if a launcher started several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
     """Progress and remarks, to stderr."""
-    typer.echo(text, err=True)
+    if first():
+        typer.echo(text, err=True)
 
 
 def show(text: str = "") -> None:
     """Results for people, to stdout."""
-    typer.echo(text)
+    if first():
+        typer.echo(text)
 
 
 def show_piece(text: str) -> None:
@@ -47,7 +56,7 @@ def show_piece(text: str) -> None:
 
 def show_json(document: Any) -> None:
     """Results for programs: one JSON document on stdout; NaN and infinity become null."""
-    typer.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False))
+    show(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
@@ -70,7 +79,7 @@ def bar(description: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
 
 
 def watched() -> bool:
-    return sys.stderr.isatty()
+    return first() and sys.stderr.isatty()
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -103,8 +112,13 @@ def advice(error: Exception) -> str | None:
 
 def stop(line: str, status: int = 2) -> NoReturn:
     """End the command with one line on stderr."""
-    say(f"pecrs: {line}")
+    complain(line)
     raise typer.Exit(status)
+
+
+def complain(line: str) -> None:
+    """Why the command ends, to stderr; from any process, since the reason may be its alone."""
+    typer.echo(f"pecrs: {line}", err=True)
 
 
 class Commands(TyperGroup):
@@ -117,6 +131,8 @@ class Commands(TyperGroup):
             stop("interrupted", status=130)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        if "RANK" in os.environ:  # torch's remarks on every backward pass of several processes
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         given = list(sys.argv[1:] if args is None else args)
         debug = DEBUG in given
         given = [argument for argument in given if argument != DEBUG]  # it may stand anywhere
@@ -126,7 +142,7 @@ class Commands(TyperGroup):
             if debug:
                 traceback.print_exc()
             line = advice(error)
-            say(f"pecrs: {line or _fault(error)}")
+            complain(line or _fault(error))
             status = 2 if line else 1
         sys.exit(status if isinstance(status, int) else 0)
 

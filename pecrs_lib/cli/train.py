@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,6 +70,12 @@ def train(
         str | None, typer.Option(help="Of the frozen model: float32, bfloat16 or float16.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice.")] = None,
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--checkpointing", help="Compute activations twice: less memory, a third more time."
+        ),
+    ] = False,
     compat: CompatOption = None,
     settings: Annotated[
         list[str] | None,
@@ -86,8 +93,11 @@ def train(
 ) -> None:
     """Train on dialogues; the best epoch is kept in OUT/best.
 
-    Run the same command again to go on after an interruption (Ctrl-C saves). The folder also
-    holds last/ (the state to resume), catalogue.jsonl, history.csv and run.json.
+    Run the same command again to go on after an interruption (Ctrl-C saves). On several GPUs, start
+    it by `accelerate launch --multi_gpu --num_processes N -m pecrs_lib train …`: --batch-size is
+    that of all together, and the losses are those of one process.
+
+    The folder also holds last/ (the state to resume), catalogue.jsonl, history.csv and run.json.
 
     JSON: best (folder), best_epoch, score (mean of R@1, R@10 and R@50 on the validation
     dialogues), weights (numbers by part), trained_percent, history (a row per epoch, as in
@@ -142,11 +152,13 @@ def train(
     model = PECRS.from_backbone(config)
     _say_weights(model)
     run = Trainer(
-        model, items, dialogues, held_out, out, cache_dir=cache or out / CACHE, show=watched()
-    )
+        model, items, dialogues, held_out, out, cache_dir=cache or out / CACHE, show=watched(),
+        checkpointing=checkpointing,
+    )  # fmt: skip
     _start(run, items, record, resume)
     _fit(run)
     _report(run, as_json)
+    run.accelerator.end_training()
 
 
 def _say_weights(model: PECRS) -> None:
@@ -179,6 +191,9 @@ def _start(run: Trainer, items: Catalogue, split: dict[str, Any] | None, resume:
             )
     except CheckpointError as error:
         raise CheckpointError(f"{error}; or start anew here with --no-resume") from error
+    run.processes.wait()  # until all have read what the first one now writes anew
+    if not run.processes.first:
+        return
     write_catalogue(items, place)
     if split is not None:
         (run.out / SPLIT).write_text(json.dumps(split, indent=2) + "\n", encoding="utf-8")
@@ -186,6 +201,8 @@ def _start(run: Trainer, items: Catalogue, split: dict[str, Any] | None, resume:
 
 def _fit(run: Trainer) -> None:
     """`Trainer.fit`, with a line per epoch."""
+    if run.processes.count > 1:  # how launchers and clusters end what still runs
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for row in run.epochs():
             losses = ", ".join(f"{name} {row[name]:.3f}" for name in ("recall", "rerank", "gen"))
@@ -195,9 +212,12 @@ def _fit(run: Trainer) -> None:
                 f"validation {recalls} %, perplexity {row['perplexity']:.2f}"
             )
     except KeyboardInterrupt:
-        run.save()
+        saved = run.save_alone()
+        if not run.processes.first:
+            raise typer.Exit(130) from None
         stop(
-            f"interrupted after step {run.progress.step}, saved in {run.out / 'last'}; "
+            f"interrupted after step {run.progress.step}, "
+            f"{'saved' if saved else 'finished epochs are saved'} in {run.out / 'last'}; "
             "the same command goes on from there",
             status=130,
         )
