@@ -1,0 +1,223 @@
+"""The nearest items of a large catalogue, without all distances at once (section 3.6).
+
+Comes after `losses`; `ranking` retrieves through an index where it is given one. `Exact` looks at
+every item, a block at a time. `Approximate` follows a graph of neighbours (faiss's HNSW) and looks
+at few; what it misses is measured by `experiments.large_catalogue`. Both take new items at any
+time, and give the same kind of answer: equal distances stand in the order of the catalogue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import uuid
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pecrs_lib.losses import chord
+
+BLOCK = 16_384  # items looked at together
+FORMAT = b"pecrs index 1\n"
+ROW = 0xFFFFFFFF  # the lower half of a key, see `_keys`
+
+
+class Index(Protocol):
+    """Item vectors of a catalogue that can be searched."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def append(self, v: Tensor) -> None:
+        """Add the vectors (n, D) of new items; their rows follow those that are there."""
+
+    def nearest(self, queries: Tensor, M: int) -> tuple[Tensor, Tensor]:
+        """(Q, M) angular distances of the M nearest items to queries (Q, D), nearest first, and
+        (Q, M) their rows; all N items where M is more.
+        """
+
+
+class Exact:
+    """Every item is looked at: what `ranking.retrieval_order` of all distances gives.
+
+    Memory per call is of the order Q × (block + M), never Q × N.
+
+    Args:
+        v: (N, D) item vectors; a copy, normalised to length 1, is kept.
+        block: items in one matrix product.
+    """
+
+    def __init__(self, v: Tensor, *, block: int = BLOCK) -> None:
+        self.unit = F.normalize(v.detach().float(), dim=-1)
+        self.block = block
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def append(self, v: Tensor) -> None:
+        """See `Index`."""
+        self.unit = torch.cat([self.unit, F.normalize(v.detach().float(), dim=-1)])
+
+    def nearest(self, queries: Tensor, M: int) -> tuple[Tensor, Tensor]:
+        """See `Index`.
+
+        Raises:
+            ValueError: M below 1.
+        """
+        M = _wanted(M, len(self))
+        query = F.normalize(queries.float(), dim=-1)
+        rows = torch.arange(len(self), device=query.device)
+        best = torch.empty(len(query), 0, dtype=torch.int64, device=query.device)
+        for v, row in zip(self.unit.split(self.block), rows.split(self.block), strict=True):
+            keys = torch.cat([best, _keys(chord(query @ v.T), row)], 1)  # (Q, ≤ M + block)
+            best = keys.topk(min(M, keys.shape[1]), largest=False).values
+        return _distance(best), best & ROW
+
+
+class Approximate:
+    """A graph in which every item is linked to items near it, searched from neighbour to neighbour.
+
+    The graph (hierarchical navigable small world, Malkov and Yashunin 2018) needs no training, so
+    items can come one by one. It holds a normalised copy of the vectors. Built by several threads,
+    it depends on which of them comes first; with ``OMP_NUM_THREADS=1`` it is the same every time.
+
+    Args:
+        v: (N, D) item vectors; may be memory-mapped.
+        links: of an item to others, twice as many at the lowest level.
+        effort: items kept in view while the links of a new one are sought.
+        view: items kept in view during a search, as a multiple of M; more find more, and take
+            longer. At least `least`, which counts where M is small.
+
+    Raises:
+        RuntimeError: faiss is not installed.
+    """
+
+    def __init__(
+        self, v: Tensor, *, links: int = 32, effort: int = 100, view: float = 1.0, least: int = 200
+    ) -> None:
+        faiss = _faiss()
+        self.graph: Any = faiss.IndexHNSWFlat(v.shape[1], links, faiss.METRIC_INNER_PRODUCT)
+        self.graph.hnsw.efConstruction = effort
+        self.view, self.least = view, least
+        self._sum = hashlib.sha256()
+        self.append(v)
+
+    def __len__(self) -> int:
+        return int(self.graph.ntotal)
+
+    def append(self, v: Tensor) -> None:
+        """See `Index`."""
+        for part in v.split(BLOCK):
+            unit = _unit(part)
+            self._sum.update(unit.tobytes())
+            self.graph.add(unit)
+
+    def nearest(self, queries: Tensor, M: int) -> tuple[Tensor, Tensor]:
+        """See `Index`; some of the M may be farther than items it did not find.
+
+        Raises:
+            ValueError: M below 1.
+        """
+        M = _wanted(M, len(self))
+        query = _unit(queries)
+        width = max(self.least, int(self.view * M))
+        how = _faiss().SearchParametersHNSW(efSearch=width)
+        cos, rows = self.graph.search(query, M, params=how)
+        short = (rows < 0).any(1)  # parts of a graph of many equal items can be out of reach
+        if short.any():
+            cos[short], rows[short] = self.graph.storage.search(query[short], M)  # all items
+        return smallest(
+            chord(torch.from_numpy(cos)).to(queries.device),
+            torch.from_numpy(rows).to(queries.device), M,
+        )  # fmt: skip
+
+    def save(self, path: Path) -> None:
+        """One file, there only once it is complete; vectors included."""
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        faiss = _faiss()
+        try:
+            with partial.open("wb") as file:
+                file.write(FORMAT + self._sum.hexdigest().encode() + b"\n")
+                faiss.write_index(self.graph, faiss.PyCallbackIOWriter(file.write))
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: Path, v: Tensor, *, view: float = 1.0, least: int = 200) -> Approximate:
+        """Read what `save` wrote, of files you trust: faiss does not guard against forged ones.
+
+        Args:
+            v: (N, D) the item vectors that it must have been built of.
+
+        Raises:
+            FileNotFoundError: no such file.
+            RuntimeError: faiss is not installed.
+            ValueError: no such file of this version, or one of other vectors.
+        """
+        index = cls(v[:0], view=view, least=least)
+        for part in v.split(BLOCK):
+            index._sum.update(
+                F.normalize(part.float(), dim=-1).cpu().contiguous().numpy().tobytes()
+            )
+        faiss = _faiss()
+        with path.open("rb") as file:
+            if file.read(len(FORMAT)) != FORMAT:
+                raise ValueError(f"{path} is no index of this version; build it again")
+            if file.readline().strip() != index._sum.hexdigest().encode():
+                raise ValueError(f"{path} is the index of other item vectors; build it again")
+            try:
+                index.graph = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+            except RuntimeError:
+                raise ValueError(f"{path} is damaged; build it again") from None
+        return index
+
+
+def smallest(distance: Tensor, rows: Tensor, M: int) -> tuple[Tensor, Tensor]:
+    """The M smallest of distances (Q, n), smallest first, and their rows (Q, n); equal distances
+    in the order of the rows: (Q, M) each.
+    """
+    best = _keys(distance, rows).topk(M, largest=False).values
+    return _distance(best), best & ROW
+
+
+def _keys(distance: Tensor, rows: Tensor) -> Tensor:
+    """Whole numbers that are ordered as (distance, row): float32 bits above, the row below.
+
+    `torch.topk` says nothing of the order of equal numbers; no two keys are equal.
+    """
+    bits = (distance + 0.0).contiguous().view(torch.int32).long()  # + 0.0: no negative zero
+    return _mirrored(bits) << 32 | rows
+
+
+def _distance(keys: Tensor) -> Tensor:
+    return _mirrored(keys >> 32).int().view(torch.float32)
+
+
+def _mirrored(bits: Tensor) -> Tensor:
+    """The bits of negative floats fall as the floats rise; turned round, and back, by this."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def _unit(v: Tensor) -> np.ndarray:
+    """(n, D) each of length 1, as faiss takes them."""
+    return F.normalize(v.detach().float(), dim=-1).cpu().contiguous().numpy()
+
+
+def _wanted(M: int, N: int) -> int:
+    if M < 1:
+        raise ValueError(f"M must be at least 1, got {M}")
+    return min(M, N)
+
+
+def _faiss() -> Any:
+    """faiss, loaded when it is needed."""
+    try:
+        return importlib.import_module("faiss")
+    except ImportError:
+        raise RuntimeError('Approximate needs faiss: pip install "pecrs_lib[scale]"') from None
