@@ -73,7 +73,13 @@ class Exact:
         rows = torch.arange(len(self), device=query.device)
         best = torch.empty(len(query), 0, dtype=torch.int64, device=query.device)
         for v, row in zip(self.unit.split(self.block), rows.split(self.block), strict=True):
-            keys = torch.cat([best, _keys(chord(query @ v.T), row)], 1)  # (Q, ≤ M + block)
+            distance, row = chord(query @ v.T), row.expand(len(query), -1)  # (Q, ≤ block)
+            if best.shape[1] == M:  # a block has few that are nearer than the M best so far
+                nearer = distance < _distance(best[:, -1:])
+                most = int(nearer.sum(1, dtype=torch.int32).max()) if len(query) else 0
+                distance, place = distance.topk(most, largest=False, sorted=False)
+                row = row.gather(1, place)
+            keys = torch.cat([best, _keys(distance, row)], 1)
             best = keys.topk(min(M, keys.shape[1]), largest=False).values
         return _distance(best), best & ROW
 
@@ -97,7 +103,7 @@ class Approximate:
     """
 
     def __init__(
-        self, v: Tensor, *, links: int = 32, effort: int = 100, view: float = 1.0, least: int = 200
+        self, v: Tensor, *, links: int = 32, effort: int = 40, view: float = 2.0, least: int = 200
     ) -> None:
         faiss = _faiss()
         self.graph: Any = faiss.IndexHNSWFlat(v.shape[1], links, faiss.METRIC_INNER_PRODUCT)
@@ -149,7 +155,7 @@ class Approximate:
             raise
 
     @classmethod
-    def load(cls, path: Path, v: Tensor, *, view: float = 1.0, least: int = 200) -> Approximate:
+    def load(cls, path: Path, v: Tensor, *, view: float = 2.0, least: int = 200) -> Approximate:
         """Read what `save` wrote, of files you trust: faiss does not guard against forged ones.
 
         Args:
