@@ -19,12 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from pecrs_lib.context import DialogueTokenizer
-from pecrs_lib.data.schema import Catalogue, Movie
+from pecrs_lib.data.schema import Movie
 from pecrs_lib.heads import Head, Standardise
+from pecrs_lib.memory import mapped
 
 FIELDS = ("title", "actors", "directors", "genres", "plot")
 BESIDE = 100  # items encoded together where padding counts, about as many as in a training batch
 Progress = Callable[[Iterable[slice]], Iterable[slice]]
+Tokens = Sequence[Sequence[int]] | Sequence[np.ndarray]  # ids of every item
 
 
 def item_fields(movie: Movie, fields: Sequence[str] = FIELDS) -> list[str]:
@@ -47,14 +49,14 @@ def item_fields(movie: Movie, fields: Sequence[str] = FIELDS) -> list[str]:
 
 
 def tokenize_items(
-    catalogue: Catalogue,
+    movies: Iterable[Movie],
     tok: DialogueTokenizer,
     *,
     fields: Sequence[str] = FIELDS,
     item_tokens: int = 160,
 ) -> tuple[list[list[int]], int]:
     """Token ids of every item text, and how many texts were longer than `item_tokens` and cut."""
-    texts = [" ".join(part.split()) for movie in catalogue for part in item_fields(movie, fields)]
+    texts = [" ".join(part.split()) for movie in movies for part in item_fields(movie, fields)]
     encoded = tok.encode([f" {text}" if text else "" for text in texts])
     step = len(FIELDS)
     items = [_join(encoded[k : k + step], tok.sep) for k in range(0, len(encoded), step)]
@@ -170,20 +172,35 @@ class ItemEncoder(nn.Module):
         """(n, L, D) token features and their mask (n, L) -> (n, D) item vectors."""
         return self.scale * self.h_item(self.standardise(self.pool(C, mask)))
 
-    def catalogue(self, features: ItemFeatures, chunk: int = 512) -> Tensor:
+    def catalogue(
+        self, features: ItemFeatures, chunk: int = 512, out: Tensor | None = None
+    ) -> Tensor:
         """(N, D) vectors of the whole catalogue, a length-sorted chunk of items at a time; with
         `padding` the neighbours matter, and are those in the catalogue.
+
+        Args:
+            out: (N, D) to write into, e.g. a memory map; only without gradient.
         """
         if self.padding:
-            return self.scale * self.h_item(self.standardise(self.pooled(features)))
+            v = self.scale * self.h_item(self.standardise(self.pooled(features)))
+            return v if out is None else out.copy_(v)
         length = features.offset[1:] - features.offset[:-1]
         order = length.argsort()
+        if out is not None:
+            for rows in order.split(chunk):
+                out[rows] = self(*features.gather(rows))
+            return out
         parts = [self(*features.gather(rows)) for rows in order.split(chunk)]
         return torch.cat(parts)[order.argsort()]
 
 
+def lengths(tokens: Tokens) -> np.ndarray:
+    """(N,) how many tokens each item has."""
+    return np.fromiter((len(item) for item in tokens), np.int64, len(tokens))
+
+
 def encode_items(
-    tokens: Sequence[Sequence[int]],
+    tokens: Tokens,
     lm_output: Callable[[Tensor, Tensor], Tensor],
     *,
     dim: int,
@@ -204,7 +221,7 @@ def encode_items(
     Raises:
         ValueError: an item without text, or a feature that half precision cannot hold.
     """
-    length = np.array([len(item) for item in tokens], dtype=np.int64)
+    length = lengths(tokens)
     if len(length) == 0 or length.min() == 0:
         raise ValueError(f"item {int(length.argmin()) if len(length) else 0} has no text to encode")
     offset = np.concatenate([[0], np.cumsum(length)])
@@ -234,7 +251,7 @@ def encode_items(
 
 
 def cached_features(
-    tokens: Sequence[Sequence[int]],
+    tokens: Tokens,
     lm_output: Callable[[Tensor, Tensor], Tensor],
     *,
     dim: int,
@@ -250,10 +267,9 @@ def cached_features(
             changed text, tokenizer or weight is encoded anew.
         cache_dir: made when missing. A file appears there only once it is complete.
     """
-    key = hashlib.sha256(json.dumps([backbone, dim, [list(t) for t in tokens]]).encode())
-    path = cache_dir / f"items-{key.hexdigest()[:24]}.f16"
-    length = [len(item) for item in tokens]
-    shape = (sum(length), dim)
+    path = cache_dir / f"items-{_digest(tokens, backbone, dim)[:24]}.f16"
+    offset = np.concatenate([[0], np.cumsum(lengths(tokens))])
+    shape = (int(offset[-1]), dim)
     if not (path.exists() and path.stat().st_size == shape[0] * dim * 2):
         cache_dir.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # its own, if two run at once
@@ -266,6 +282,14 @@ def cached_features(
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-    values = np.memmap(path, np.float16, "c", shape=shape)  # copy-on-write: the file stays as it is
-    offset = torch.tensor([0, *length]).cumsum(0)
-    return ItemFeatures(torch.from_numpy(values), offset)
+    values = mapped(path, shape, np.float16)
+    return ItemFeatures(torch.from_numpy(values), torch.from_numpy(offset))
+
+
+def _digest(tokens: Tokens, backbone: str, dim: int) -> str:
+    """The hash of the JSON text of ``[backbone, dim, tokens]``, an item at a time."""
+    key = hashlib.sha256(json.dumps([backbone, dim])[:-1].encode())
+    for k, item in enumerate(tokens):
+        key.update((", " if k else ", [").encode() + json.dumps(np.asarray(item).tolist()).encode())
+    key.update(b"]]")
+    return key.hexdigest()

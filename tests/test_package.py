@@ -21,7 +21,8 @@ PACKAGE = ROOT / "pecrs_lib"
 # for validation; `pretrain` makes a backbone out of texts and stands beside the flow.
 FLOW = (
     "data", "transcript", "memory", "config", "metrics", "context", "packing", "negatives",
-    "losses", "index", "heads", "items", "backbone", "model", "batches", "calibration", "ranking",
+    "losses", "index", "heads", "items", "backbone", "model", "item_store",
+    "batches", "calibration", "ranking",
     "protocol", "checkpoint", "warmstart", "training", "recommend", "decoding", "streaming",
     "generation", "why", "chat", "baselines", "evaluation", "assessment", "pruning", "variants",
     "runs", "evidence", "layout", "reproduction", "variant_tables", "findings", "judges",
