@@ -1,23 +1,19 @@
-"""Retrieval in catalogues of up to a million items: exact, by a graph, by lists; and encoding them.
+"""Retrieval in catalogues of up to a million items: exact, by a graph of neighbours, by lists.
 
-    OMP_NUM_THREADS=1 python -m experiments.large_catalogue index [--items 10000 100000 1000000]
-    OMP_NUM_THREADS=1 python -m experiments.large_catalogue encoding [--items 2000 20000]
+    OMP_NUM_THREADS=1 python -m experiments.large_catalogue [--items 10000 100000 1000000]
 
-`index`: MiniReel has too few films, so further item vectors are drawn that are spread like those of
-the shipped checkpoint: a real vector drawn towards the mean of all, plus Gaussian noise of their
+MiniReel has too few films, so further item vectors are drawn that are spread like those of the
+shipped checkpoint: a real vector drawn towards the mean of all, plus Gaussian noise of their
 covariance, so that mean and covariance stay what they are (the smoothed bootstrap with its variance
 kept, Silverman 1986). The share of noise is the one of `SHARES` with which as many vectors as there
 are films have the nearest neighbours that films have. Queries are real: one turn of every dialogue
-of the validation part. Everything is timed on this machine in one run, exact and approximate beside
-each other; times are medians of processor time, so that what else the machine does is not counted:
-with one thread it is the time that passes on an idle machine. (Files are timed by the clock.) `ivf`
-is faiss's other common index, lists around centroids.
+of the validation part.
 
-`encoding`: the item texts of MiniReel over and over, the language model replaced by its table of
-word vectors, since what is measured is memory: features held in memory against features streamed to
-disk. Only Linux tells the memory.
-
-Both write their part of data/results/large_catalogue.json.
+Everything is measured on this machine in one run, exact and approximate beside each other. Times
+are medians of processor time, so that what else the machine does is not counted: with one thread it
+is the time that passes on an idle machine. (Files are timed by the clock.) `ivf` is faiss's other
+common index, lists around centroids. Writes the part "search" of data/results/large_catalogue.json;
+`experiments.encode_catalogue` writes the other.
 """
 
 from __future__ import annotations
@@ -267,14 +263,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("part", choices=["index"])
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     faiss.omp_set_num_threads(torch.get_num_threads())
     found = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     for record in compare_indexes(args.items):
-        found[args.part] = record
+        found["search"] = record
         args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
