@@ -219,8 +219,8 @@ def of_size(v: Tensor, q: Tensor) -> dict[str, Any]:
             cos, found = ivf.search(unit, M, params=how)
             return torch.from_numpy(cos), torch.from_numpy(found)
 
-        name = f"ivf, 1/{round(1 / share)} of {number} lists"
-        record[name] = cost | {"at": measured(nearest, q, rows)}
+        name = f"ivf, 1/{round(1 / share)} of the lists"
+        record[name] = cost | {"lists": number, "at": measured(nearest, q, rows)}
     return record
 
 

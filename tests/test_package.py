@@ -30,7 +30,8 @@ FLOW = (
     "measuring", "running", "replies", "judgements", "agreement", "human_evaluation", "titles",
     "answers", "zero_shot", "recommended", "beyond", "confidence", "likelihood", "language_models",
     "servers", "pretrain", "grammar", "world", "conversation", "simulate", "exercises", "explorer",
-    "figures", "paper_figures", "beyond_figures", "diagrams", "next_token", "widgets",
+    "figures", "paper_figures", "beyond_figures", "catalogue_figures",
+    "diagrams", "next_token", "widgets",
     "explorer_widget", "decoding_widget", "chat_html", "chat_widget", "cli", "__main__",
 )  # fmt: skip
 
