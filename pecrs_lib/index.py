@@ -118,9 +118,8 @@ class Approximate:
     def append(self, v: Tensor) -> None:
         """See `Index`."""
         for part in v.split(BLOCK):
-            unit = _unit(part)
-            self._sum.update(unit.tobytes())
-            self.graph.add(unit)
+            self._sum.update(_bytes(part))
+            self.graph.add(_unit(part))
 
     def nearest(self, queries: Tensor, M: int) -> tuple[Tensor, Tensor]:
         """See `Index`; some of the M may be farther than items it did not find.
@@ -168,9 +167,7 @@ class Approximate:
         """
         index = cls(v[:0], view=view, least=least)
         for part in v.split(BLOCK):
-            index._sum.update(
-                F.normalize(part.float(), dim=-1).cpu().contiguous().numpy().tobytes()
-            )
+            index._sum.update(_bytes(part))
         faiss = _faiss()
         with path.open("rb") as file:
             if file.read(len(FORMAT)) != FORMAT:
@@ -213,6 +210,11 @@ def _mirrored(bits: Tensor) -> Tensor:
 def _unit(v: Tensor) -> np.ndarray:
     """(n, D) each of length 1, as faiss takes them."""
     return F.normalize(v.detach().float(), dim=-1).cpu().contiguous().numpy()
+
+
+def _bytes(v: Tensor) -> bytes:
+    """As they were given: what is computed of them may differ in the last bit elsewhere."""
+    return v.detach().float().cpu().contiguous().numpy().tobytes()
 
 
 def _wanted(M: int, N: int) -> int:
