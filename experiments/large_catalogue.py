@@ -1,4 +1,4 @@
-"""Retrieval in catalogues of up to a million items: exact, by a graph of neighbours, by lists.
+"""Retrieval in catalogues of up to a million items: exact, by lists, by a graph.
 
     OMP_NUM_THREADS=1 python -m experiments.large_catalogue [--items 10000 100000 1000000]
 
@@ -11,9 +11,9 @@ of the validation part.
 
 Everything is measured on this machine in one run, exact and approximate beside each other. Times
 are medians of processor time, so that what else the machine does is not counted: with one thread it
-is the time that passes on an idle machine. (Files are timed by the clock.) `ivf` is faiss's other
-common index, lists around centroids. Writes the part "search" of data/results/large_catalogue.json;
-`experiments.encode_catalogue` writes the other.
+is the time that passes on an idle machine. (Files are timed by the clock.) `ivf` is
+`index.Approximate`; beside it stands faiss's other common index, a graph of neighbours. Writes the
+part "search" of data/results/large_catalogue.json; `experiments.encode_catalogue` the other.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ RESULT = RESULTS / "large_catalogue.json"
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 CUTS = (100, 700)  # M
 REPEATS, BATCHES, BATCH = 25, 7, 32
-VIEWS = (1.0, 2.0)  # of `index.Approximate`
-PROBED = (1 / 32, 1 / 8)  # shares of the lists of `ivf` that a query looks into
+SHARES_LOOKED_AT = (1 / 32, 1 / 8)  # of the items, by `index.Approximate`
+VIEWS = (1.0, 2.0)  # items a search of the graph keeps in view, as a multiple of M; 200 at least
 
 
 def real_vectors() -> tuple[Tensor, Tensor]:
@@ -179,19 +179,12 @@ def floor(N: int, D: int) -> dict[str, float]:
     }
 
 
-def lists(v: Tensor) -> tuple[Any, int]:
-    """faiss's IVF over 4√N lists, and how many they are."""
-    number = int(4 * len(v) ** 0.5)
-    unit = F.normalize(v, dim=-1).numpy()
-    index = faiss.IndexIVFFlat(
-        faiss.IndexFlatIP(v.shape[1]), v.shape[1], number, faiss.METRIC_INNER_PRODUCT
-    )
-    index.cp.spherical, index.cp.seed, index.cp.niter = True, 0, 10
-    sample = np.random.default_rng(0).permutation(len(v))[: 40 * number]
-    index.train(unit[sample])
-    for k in range(0, len(v), BLOCK):
-        index.add(unit[k : k + BLOCK])
-    return index, number
+def graph(v: Tensor) -> Any:
+    """faiss's HNSW with 32 links an item."""
+    index = faiss.IndexHNSWFlat(v.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
+    for part in v.split(BLOCK):
+        index.add(F.normalize(part, dim=-1).numpy())
+    return index
 
 
 def of_size(v: Tensor, q: Tensor) -> dict[str, Any]:
@@ -203,24 +196,24 @@ def of_size(v: Tensor, q: Tensor) -> dict[str, Any]:
     record["exact"] = cost | {"at": measured(exact.nearest, q, rows)}
     del exact
 
-    graph, cost = built(lambda: Approximate(v), lambda index: faiss_bytes(index.graph))
+    index, cost = built(lambda: Approximate(v), lambda index: faiss_bytes(index.lists))
+    for share in SHARES_LOOKED_AT:
+        index.look = int(share * N)
+        name = f"ivf, 1/{round(1 / share)} of the lists"
+        at = measured(index.nearest, q, rows)
+        record[name] = cost | {"lists": index.lists.nlist, "at": at}
+    record["file"] = saved_and_loaded(index, v)
+    del index
+
+    hnsw, cost = built(lambda: graph(v), faiss_bytes)
     for view in VIEWS:
-        graph.view = view
-        record[f"graph, view {view:g}"] = cost | {"at": measured(graph.nearest, q, rows)}
-    record["file"] = saved_and_loaded(graph, v)
-    del graph
 
-    (ivf, number), cost = built(lambda: lists(v), lambda index: faiss_bytes(index[0]))
-    for share in PROBED:
-        how = faiss.SearchParametersIVF(nprobe=max(1, int(share * number)))
-
-        def nearest(queries: Tensor, M: int, how: Any = how) -> tuple[Tensor, Tensor]:
-            unit = F.normalize(queries, dim=-1).numpy()
-            cos, found = ivf.search(unit, M, params=how)
+        def nearest(queries: Tensor, M: int, view: float = view) -> tuple[Tensor, Tensor]:
+            how = faiss.SearchParametersHNSW(efSearch=max(200, int(view * M)))
+            cos, found = hnsw.search(F.normalize(queries, dim=-1).numpy(), M, params=how)
             return torch.from_numpy(cos), torch.from_numpy(found)
 
-        name = f"ivf, 1/{round(1 / share)} of the lists"
-        record[name] = cost | {"lists": number, "at": measured(nearest, q, rows)}
+        record[f"graph, view {view:g}"] = cost | {"at": measured(nearest, q, rows)}
     return record
 
 

@@ -1,15 +1,17 @@
 """The nearest items of a large catalogue, without all distances at once (section 3.6).
 
 Comes after `losses`; `ranking` retrieves through an index where it is given one. `Exact` looks at
-every item, a block at a time. `Approximate` follows a graph of neighbours (faiss's HNSW) and looks
-at few; what it misses is measured by `experiments.large_catalogue`. Both take new items at any
-time, and give the same kind of answer: equal distances stand in the order of the catalogue.
+every item, a block at a time. `Approximate` looks at the items in lists near the query (faiss's
+IVF); what it misses is measured by `experiments.large_catalogue`, where it was better than a graph
+of neighbours (HNSW). Both take new items at any time, and give the same kind of answer: equal
+distances stand in the order of the catalogue.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 import uuid
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +25,8 @@ from pecrs_lib.losses import chord
 
 BLOCK = 16_384  # items looked at together
 FORMAT = b"pecrs index 1\n"
+PER_LIST = 40  # items at least in a list, and in the sample for each
+PER_WANTED = 16  # items looked at for each that is wanted, at least
 ROW = 0xFFFFFFFF  # the lower half of a key, see `_keys`
 
 
@@ -85,41 +89,47 @@ class Exact:
 
 
 class Approximate:
-    """A graph in which every item is linked to items near it, searched from neighbour to neighbour.
+    """Items in lists, each around a centre; a query looks into the lists of the nearest centres.
 
-    The graph (hierarchical navigable small world, Malkov and Yashunin 2018) needs no training, so
-    items can come one by one. It holds a normalised copy of the vectors. Built by several threads,
-    it depends on which of them comes first; with ``OMP_NUM_THREADS=1`` it is the same every time.
+    The centres are learned from a sample (k-means), the items go to the nearest centre. Items that
+    are appended later do not move the centres: build anew once a catalogue has grown to twice its
+    size. A normalised copy of the vectors is kept.
 
     Args:
         v: (N, D) item vectors; may be memory-mapped.
-        links: of an item to others, twice as many at the lowest level.
-        effort: items kept in view while the links of a new one are sought.
-        view: items kept in view during a search, as a multiple of M; more find more, and take
-            longer. At least `least`, which counts where M is small.
+        look: items that a query looks at, about; with more, more are found, and it takes longer. At
+            least `PER_WANTED` for each that is wanted.
+        seed: of the sample and the first centres.
 
     Raises:
         RuntimeError: faiss is not installed.
+        ValueError: no items.
     """
 
-    def __init__(
-        self, v: Tensor, *, links: int = 32, effort: int = 40, view: float = 2.0, least: int = 200
-    ) -> None:
+    def __init__(self, v: Tensor, *, look: int = 32_768, seed: int = 0) -> None:
+        if not len(v):
+            raise ValueError("the lists need items to be made of")
         faiss = _faiss()
-        self.graph: Any = faiss.IndexHNSWFlat(v.shape[1], links, faiss.METRIC_INNER_PRODUCT)
-        self.graph.hnsw.efConstruction = effort
-        self.view, self.least = view, least
+        N, D = v.shape
+        number = max(1, min(int(4 * N**0.5), N // PER_LIST))
+        centres = faiss.IndexFlatIP(D)
+        self.lists: Any = faiss.IndexIVFFlat(centres, D, number, faiss.METRIC_INNER_PRODUCT)
+        self.lists.cp.spherical, self.lists.cp.seed, self.lists.cp.niter = True, seed, 10
+        self.lists.cp.min_points_per_centroid = 1
+        sample = np.random.default_rng(seed).permutation(N)[: PER_LIST * number]
+        self.lists.train(_unit(v[torch.from_numpy(sample)]))
+        self.look = look
         self._sum = hashlib.sha256()
         self.append(v)
 
     def __len__(self) -> int:
-        return int(self.graph.ntotal)
+        return int(self.lists.ntotal)
 
     def append(self, v: Tensor) -> None:
         """See `Index`."""
         for part in v.split(BLOCK):
             self._sum.update(_bytes(part))
-            self.graph.add(_unit(part))
+            self.lists.add(_unit(part))
 
     def nearest(self, queries: Tensor, M: int) -> tuple[Tensor, Tensor]:
         """See `Index`; some of the M may be farther than items it did not find.
@@ -129,16 +139,20 @@ class Approximate:
         """
         M = _wanted(M, len(self))
         query = _unit(queries)
-        width = max(self.least, int(self.view * M))
-        how = _faiss().SearchParametersHNSW(efSearch=width)
-        cos, rows = self.graph.search(query, M, params=how)
-        short = (rows < 0).any(1)  # parts of a graph of many equal items can be out of reach
+        share = max(self.look, PER_WANTED * M) / len(self)
+        cos, rows = self._search(query, M, min(1.0, share))
+        short = (rows < 0).any(1)  # fewer than M stand in those lists
         if short.any():
-            cos[short], rows[short] = self.graph.storage.search(query[short], M)  # all items
+            cos[short], rows[short] = self._search(query[short], M, 1.0)
         return smallest(
             chord(torch.from_numpy(cos)).to(queries.device),
             torch.from_numpy(rows).to(queries.device), M,
         )  # fmt: skip
+
+    def _search(self, query: np.ndarray, M: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines and rows, (Q, M) each, -1 where there are too few, of this share of the lists."""
+        how = _faiss().SearchParametersIVF(nprobe=math.ceil(share * self.lists.nlist))
+        return self.lists.search(query, M, params=how)
 
     def save(self, path: Path) -> None:
         """One file, there only once it is complete; vectors included."""
@@ -147,14 +161,14 @@ class Approximate:
         try:
             with partial.open("wb") as file:
                 file.write(FORMAT + self._sum.hexdigest().encode() + b"\n")
-                faiss.write_index(self.graph, faiss.PyCallbackIOWriter(file.write))
+                faiss.write_index(self.lists, faiss.PyCallbackIOWriter(file.write))
             partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
 
     @classmethod
-    def load(cls, path: Path, v: Tensor, *, view: float = 2.0, least: int = 200) -> Approximate:
+    def load(cls, path: Path, v: Tensor, *, look: int = 32_768) -> Approximate:
         """Read what `save` wrote, of files you trust: faiss does not guard against forged ones.
 
         Args:
@@ -165,7 +179,8 @@ class Approximate:
             RuntimeError: faiss is not installed.
             ValueError: no such file of this version, or one of other vectors.
         """
-        index = cls(v[:0], view=view, least=least)
+        index = cls.__new__(cls)
+        index.look, index._sum = look, hashlib.sha256()
         for part in v.split(BLOCK):
             index._sum.update(_bytes(part))
         faiss = _faiss()
@@ -175,7 +190,7 @@ class Approximate:
             if file.readline().strip() != index._sum.hexdigest().encode():
                 raise ValueError(f"{path} is the index of other item vectors; build it again")
             try:
-                index.graph = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+                index.lists = faiss.read_index(faiss.PyCallbackIOReader(file.read))
             except RuntimeError:
                 raise ValueError(f"{path} is damaged; build it again") from None
         return index

@@ -101,32 +101,54 @@ def test_fewer_than_one_item_is_refused(kind, faiss):
         kind(vectors()).nearest(torch.randn(1, D), 0)
 
 
-# -- the graph ------------------------------------------------------------------------------------
+# -- the lists ------------------------------------------------------------------------------------
 
 
 def recall(found: Tensor, rows: Tensor) -> float:
     return float(np.mean([np.isin(a, b).mean() for a, b in zip(rows, found, strict=True)]))
 
 
-def test_the_graph_finds_nearly_all_and_a_narrow_view_less(faiss):
+def test_the_lists_hold_nearly_all_and_few_of_them_fewer(faiss):
     v, q = vectors(5_000), torch.randn(50, D)
     _, rows = slow(q, v, 50)
-    index = Approximate(v)
+    index = Approximate(v, look=2_500)
+    assert index.lists.nlist == 125
     distance, found = index.nearest(q, 50)
-    assert recall(found, rows) > 0.97
+    assert 0.9 < recall(found, rows) < 1
     want = pairwise_angular_distance(q, v).gather(1, found)
     torch.testing.assert_close(distance, want, atol=1e-5, rtol=0)
     assert (distance.diff(dim=1) >= 0).all() and all(len(set(r.tolist())) == 50 for r in found)
-    narrow = Approximate(v, links=4, effort=4, least=1).nearest(q, 50)[1]
-    assert recall(narrow, rows) < recall(found, rows)
+    index.look = 1
+    assert recall(index.nearest(q, 50)[1], rows) < recall(found, rows) - 0.05
+    index.look = 5_000
+    assert torch.equal(index.nearest(q, 50)[1], rows)
 
 
 def test_all_items_are_found_where_all_are_asked_for(faiss):
-    """Even where so many are equal that parts of the graph are out of reach."""
+    """Even where so many are equal that most lists are empty."""
     for v in (vectors(), torch.ones(3_000, D)):
-        _, found = Approximate(v, links=4, effort=4).nearest(torch.randn(3, D), 10_000)
+        _, found = Approximate(v, look=1).nearest(torch.randn(3, D), 10_000)
         assert (found.sort(dim=1).values == torch.arange(len(v))).all()
     assert torch.equal(found, torch.arange(3_000).expand(3, -1)), "equal ones in catalogue order"
+
+
+def test_fewer_in_the_lists_than_wanted_are_looked_for_elsewhere(faiss, monkeypatch):
+    monkeypatch.setattr("pecrs_lib.index.PER_WANTED", 0)
+    v, q = vectors(5_000), torch.randn(3, D)
+    _, found = Approximate(v, look=1).nearest(q, 2_000)  # one list holds about 40
+    assert torch.equal(found, slow(q, v, 2_000)[1])
+
+
+def test_lists_of_no_items_are_refused(faiss):
+    with pytest.raises(ValueError, match="need items"):
+        Approximate(vectors()[:0])
+
+
+def test_the_same_seed_gives_the_same_lists(faiss, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        Approximate(vectors(), seed=seed).save(tmp_path / name)
+    a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
+    assert a == b != c
 
 
 def test_saved_and_loaded_it_is_the_same(faiss, tmp_path):
