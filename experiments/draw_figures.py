@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from pecrs_lib import diagrams, figures
 from pecrs_lib.better import better_text
 from pecrs_lib.beyond_figures import learning_curve_figure, reliability_figure, variants_figure
+from pecrs_lib.catalogue_figures import search_figure
 from pecrs_lib.claims import findings
 from pecrs_lib.confidence import reliability
 from pecrs_lib.evidence import Results
@@ -181,6 +182,9 @@ def main() -> None:
     figures.save(decoding_figure(RESULTS / "decoding.json"), OUT / "decoding.png")
     asked = json.loads((RESULTS / "zero_shot.json").read_text(encoding="utf-8"))
     figures.save(zero_shot_figure(asked), OUT / "zero_shot.png")
+    large = json.loads((RESULTS / "large_catalogue.json").read_text(encoding="utf-8"))
+    figures.save(search_figure(large), OUT / "large_catalogue.png")
+    drawn.append("large_catalogue.png")
     drawn += ["inspired_limits.png", "losses.png", "decoding.png", "zero_shot.png"]
     runs_made = Results.of(read_runs(RESULTS / "runs"), "inspired", "cpu", "reel-small")
     pictures = run_figures(runs_made)

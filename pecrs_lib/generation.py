@@ -19,6 +19,7 @@ from torch import Tensor
 from pecrs_lib.context import Window
 from pecrs_lib.data.schema import Catalogue, Dialogue
 from pecrs_lib.decoding import TOP_K, diverse_beam_search
+from pecrs_lib.index import Index
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.recommend import Recommendation, history_windows, recommend, with_prompt
@@ -127,6 +128,7 @@ def respond(
     top: int = 10,
     seed: int = 0,
     on_text: Callable[[str], None] | None = None,
+    index: Index | None = None,
     **decoding: Any,
 ) -> list[Reply]:
     """The next recommender turn of each dialogue.
@@ -139,6 +141,7 @@ def respond(
         top: items in `Reply.ranked`.
         on_text: called with each new piece of the text of a single reply, titles in place; it
             changes no reply. Beams cannot stream: their text comes in one piece.
+        index: of `v`, see `recommend`.
         seed, decoding: see `generate_replies`.
 
     Raises:
@@ -151,7 +154,9 @@ def respond(
     model.eval()
     tok = model.backbone.tokenizer
     trunks = history_windows(model, histories, catalogue)
-    ranked = recommend(model, histories, catalogue, v, top=top, exclude_mentioned=exclude_mentioned)
+    ranked = recommend(
+        model, histories, catalogue, v, top=top, exclude_mentioned=exclude_mentioned, index=index
+    )
     chance = chance_of_rec(model, trunks, v)
     prompted = [always_recommend or p > 0.5 for p in chance]
     first = [

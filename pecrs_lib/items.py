@@ -1,31 +1,25 @@
 """Items as text, and the vector of an item: LM features, learnable pooling, item head (Eq 1).
 
 Comes after `data`, before the model. The backbone is frozen and the paper stops its gradient on
-the item side, so with the adapters off the LM's output for an item text never changes: it is
-computed once for the whole catalogue and kept on disk, and training touches pooling and head only.
+the item side, so with the adapters off the LM's output for an item text never changes: `encoding`
+makes it once for the whole catalogue, and training touches pooling and head only.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pecrs_lib.context import DialogueTokenizer
-from pecrs_lib.data.schema import Catalogue, Movie
+from pecrs_lib.data.schema import Movie
 from pecrs_lib.heads import Head, Standardise
-from pecrs_lib.processes import ALONE, Processes
 
 FIELDS = ("title", "actors", "directors", "genres", "plot")
-BESIDE = 100  # items encoded together where padding counts, about as many as in a training batch
 Progress = Callable[[Iterable[slice]], Iterable[slice]]
+BESIDE = 100  # items encoded together where padding counts, about as many as in a training batch
 
 
 def item_fields(movie: Movie, fields: Sequence[str] = FIELDS) -> list[str]:
@@ -48,14 +42,14 @@ def item_fields(movie: Movie, fields: Sequence[str] = FIELDS) -> list[str]:
 
 
 def tokenize_items(
-    catalogue: Catalogue,
+    movies: Iterable[Movie],
     tok: DialogueTokenizer,
     *,
     fields: Sequence[str] = FIELDS,
     item_tokens: int = 160,
 ) -> tuple[list[list[int]], int]:
     """Token ids of every item text, and how many texts were longer than `item_tokens` and cut."""
-    texts = [" ".join(part.split()) for movie in catalogue for part in item_fields(movie, fields)]
+    texts = [" ".join(part.split()) for movie in movies for part in item_fields(movie, fields)]
     encoded = tok.encode([f" {text}" if text else "" for text in texts])
     step = len(FIELDS)
     items = [_join(encoded[k : k + step], tok.sep) for k in range(0, len(encoded), step)]
@@ -172,124 +166,23 @@ class ItemEncoder(nn.Module):
         """(n, L, D) token features and their mask (n, L) -> (n, D) item vectors."""
         return self.scale * self.h_item(self.standardise(self.pool(C, mask)))
 
-    def catalogue(self, features: ItemFeatures, chunk: int = 512) -> Tensor:
+    def catalogue(
+        self, features: ItemFeatures, chunk: int = 512, out: Tensor | None = None
+    ) -> Tensor:
         """(N, D) vectors of the whole catalogue, a length-sorted chunk of items at a time; with
         `padding` the neighbours matter, and are those in the catalogue.
+
+        Args:
+            out: (N, D) to write into, e.g. a memory map; only without gradient.
         """
         if self.padding:
-            return self.scale * self.h_item(self.standardise(self.pooled(features)))
+            v = self.scale * self.h_item(self.standardise(self.pooled(features)))
+            return v if out is None else out.copy_(v)
         length = features.offset[1:] - features.offset[:-1]
         order = length.argsort()
+        if out is not None:
+            for rows in order.split(chunk):
+                out[rows] = self(*features.gather(rows))
+            return out
         parts = [self(*features.gather(rows)) for rows in order.split(chunk)]
         return torch.cat(parts)[order.argsort()]
-
-
-def encode_items(
-    tokens: Sequence[Sequence[int]],
-    lm_output: Callable[[Tensor, Tensor], Tensor],
-    *,
-    dim: int,
-    device: torch.device | str = "cpu",
-    batch_tokens: int = 4096,
-    progress: Progress = iter,
-    out: np.ndarray | None = None,
-    processes: Processes = ALONE,
-) -> ItemFeatures:
-    """The LM's outputs for every item text, in length-sorted batches without the LM head.
-
-    Args:
-        tokens: token ids of each item; none may be empty.
-        lm_output: (n, L) ids and mask -> (n, L, D); runs without gradient.
-        batch_tokens: padded tokens in one forward pass.
-        progress: wraps the batches, e.g. `tqdm`.
-        out: (S, D) float16 to write into, e.g. a memory map.
-        processes: they share the batches, which are the same for any number of them. Without
-            `out` each gets the whole; with it, each writes its part.
-
-    Raises:
-        ValueError: an item without text, or a feature that half precision cannot hold.
-    """
-    length = np.array([len(item) for item in tokens], dtype=np.int64)
-    if len(length) == 0 or length.min() == 0:
-        raise ValueError(f"item {int(length.argmin()) if len(length) else 0} has no text to encode")
-    offset = np.concatenate([[0], np.cumsum(length)])
-    values = np.zeros((offset[-1], dim), np.float16) if out is None else out
-    order = np.argsort(-length, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        size = max(1, batch_tokens // int(length[order[start]]))
-        batches.append(slice(start, start + size))
-        start += size
-    for batch in progress(processes.share(batches)):
-        rows = order[batch]
-        mask = np.arange(length[rows[0]]) < length[rows][:, None]
-        ids = np.zeros(mask.shape, dtype=np.int64)
-        ids[mask] = np.concatenate([tokens[j] for j in rows])
-        with torch.no_grad():
-            C = lm_output(
-                torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
-            ).float()
-        with np.errstate(over="ignore"):  # raised below instead
-            flat = C.cpu().numpy()[mask].astype(np.float16)
-        if not np.isfinite(flat).all():
-            raise ValueError("an item feature exceeds the range of float16")
-        where = (offset[:-1][rows][:, None] + np.arange(mask.shape[1]))[mask]
-        values[where] = flat
-    whole = torch.from_numpy(values)
-    if out is None:
-        whole = processes.sum(whole)  # a row is 0 but in the process that encoded it
-    return ItemFeatures(whole, torch.from_numpy(offset))
-
-
-def cached_features(
-    tokens: Sequence[Sequence[int]],
-    lm_output: Callable[[Tensor, Tensor], Tensor],
-    *,
-    dim: int,
-    backbone: str,
-    cache_dir: Path,
-    device: torch.device | str = "cpu",
-    progress: Progress = iter,
-    processes: Processes = ALONE,
-) -> ItemFeatures:
-    """`encode_items`, kept in a memory-mapped file named after everything it depends on.
-
-    Args:
-        backbone: fingerprint of the frozen LM; with the token ids it makes the file's name, so a
-            changed text, tokenizer or weight is encoded anew.
-        cache_dir: made when missing. A file appears there only once it is complete.
-        processes: all write into the one file.
-
-    Raises:
-        FileNotFoundError: a process does not see the file that the first one made.
-    """
-    key = hashlib.sha256(json.dumps([backbone, dim, [list(t) for t in tokens]]).encode())
-    path = cache_dir / f"items-{key.hexdigest()[:24]}.f16"
-    length = [len(item) for item in tokens]
-    shape = (sum(length), dim)
-    if not processes.agree(path.exists() and path.stat().st_size == shape[0] * dim * 2):
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        name = processes.agree(f"{path.name}.{uuid.uuid4().hex}")  # its own, if two run at once
-        partial = path.with_name(name)
-        try:
-            if processes.first:
-                np.memmap(partial, np.float16, "w+", shape=shape)
-            processes.wait()
-            out = np.memmap(processes.shared(partial), np.float16, "r+", shape=shape)
-            encode_items(
-                tokens, lm_output, dim=dim, device=device, progress=progress, out=out,
-                processes=processes,
-            )  # fmt: skip
-            out.flush()
-            del out
-            processes.wait()
-            if processes.first:
-                partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        processes.wait()
-    # copy-on-write: the file stays as it is
-    values = np.memmap(processes.shared(path), np.float16, "c", shape=shape)
-    offset = torch.tensor([0, *length]).cumsum(0)
-    return ItemFeatures(torch.from_numpy(values), offset)

@@ -18,12 +18,12 @@ def angular_distance(a: Tensor, b: Tensor) -> Tensor:
     Shapes broadcast over all but the last axis, (…, D) × (…, D) -> (…).
     """
     cos = (F.normalize(a, dim=-1) * F.normalize(b, dim=-1)).sum(-1)
-    return _chord(cos)
+    return chord(cos)
 
 
 def pairwise_angular_distance(a: Tensor, b: Tensor) -> Tensor:
     """The same for every pair, by one matrix product: (…, P, D) × (…, M, D) -> (…, P, M)."""
-    return _chord(F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).transpose(-1, -2))
+    return chord(F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).transpose(-1, -2))
 
 
 def pairwise_dot_product_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -36,7 +36,8 @@ def pairwise_dot_product_distance(a: Tensor, b: Tensor) -> Tensor:
     return -(a @ b.transpose(-1, -2)) / a.shape[-1]
 
 
-def _chord(cos: Tensor) -> Tensor:
+def chord(cos: Tensor) -> Tensor:
+    """The angular distance of two directions by the cosine of their angle; any shape."""
     # the slope is infinite at distance 0; below 1e-3 the distance stays put and pulls no more
     return torch.sqrt((2 - 2 * cos).clamp_min(1e-6))
 

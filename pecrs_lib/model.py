@@ -20,15 +20,9 @@ from torch import Tensor, nn
 from pecrs_lib.backbone import Backbone
 from pecrs_lib.config import Config
 from pecrs_lib.data.schema import Catalogue
+from pecrs_lib.encoding import cached_features, encode_items
 from pecrs_lib.heads import Head, QueryEncoder, Standardise, mlp
-from pecrs_lib.items import (
-    ItemEncoder,
-    ItemFeatures,
-    Progress,
-    cached_features,
-    encode_items,
-    tokenize_items,
-)
+from pecrs_lib.items import ItemEncoder, ItemFeatures, Progress, tokenize_items
 from pecrs_lib.losses import (
     joint_loss,
     pairwise_angular_distance,

@@ -21,7 +21,7 @@ from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.processes import ALONE, Processes
-from pecrs_lib.ranking import rank, read_trunks, retrieval_order
+from pecrs_lib.ranking import rank, read_trunks
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -132,7 +132,7 @@ def rank_windows(
         turns, turn = torch.unique(key, return_inverse=True)  # points of a turn share its query
         row, column = turns // trunk.width, turns % trunk.width
         ranking = rank(model, trunk, row, column, v, candidates=candidates, chunk=chunk)
-        place = retrieval_order(ranking.distance)[turn]
+        place = ranking.retrieval_order()[turn]
         smaller = [ranking.within(m).of_turns(turn).ranks(batch.positive) for m in within]
         found = (
             *(x[batch.point_response] for x in origin),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pecrs_lib.context import DialogueTokenizer, Window, history_window
 from pecrs_lib.data.schema import Catalogue, Dialogue, Movie
+from pecrs_lib.index import Index
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.ranking import rank, read_trunks
@@ -69,6 +70,7 @@ def recommend(
     top: int = 10,
     candidates: int | None = None,
     exclude_mentioned: bool = False,
+    index: Index | None = None,
 ) -> list[list[Recommendation]]:
     """The `top` items to recommend next in each of a batch of dialogues.
 
@@ -77,6 +79,7 @@ def recommend(
         v: (N, D) item vectors, from `model.encode_catalogue`.
         candidates: M_inference; the model's own setting when None.
         exclude_mentioned: leave out what either speaker has named already.
+        index: of `v`, to retrieve through where the catalogue is large, see `ranking.rank`.
     """
     model.eval()
     trunks = history_windows(model, histories, catalogue)
@@ -86,13 +89,14 @@ def recommend(
     trunk = read_trunks(model, batch, v)
     row = torch.arange(len(trunks), device=model.device)
     column = torch.tensor([len(w.token) for w in trunks], device=model.device)
-    ranking = rank(model, trunk, row, column, v, candidates=candidates or model.config.candidates)
+    M = candidates or model.config.candidates
+    ranking = rank(model, trunk, row, column, v, candidates=M, index=index)
     found = []
     for q, history in enumerate(histories):
         named = history.mentioned_before(len(history)) if exclude_mentioned else set()
         found.append([
             Recommendation(
-                catalogue[j], float(ranking.score[q, k]), float(ranking.distance[q, j]),
+                catalogue[j], float(ranking.score[q, k]), float(ranking.near[q, k]),
                 int(ranking.retrieved[q, k]) + 1,
             )
             for k, j in enumerate(ranking.rows[q].tolist())

@@ -23,7 +23,8 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 
 from pecrs_lib import training
 from pecrs_lib.config import Config
-from pecrs_lib.items import encode_items, tokenize_items
+from pecrs_lib.encoding import encode_items
+from pecrs_lib.items import tokenize_items
 from pecrs_lib.model import PECRS
 from pecrs_lib.processes import ALONE
 from pecrs_lib.protocol import rank_windows

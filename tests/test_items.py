@@ -12,16 +12,8 @@ from torch import Tensor
 
 from pecrs_lib.backbone import Backbone
 from pecrs_lib.data import Catalogue, Movie
-from pecrs_lib.items import (
-    FIELDS,
-    ItemEncoder,
-    ItemFeatures,
-    cached_features,
-    encode_items,
-    item_fields,
-    pool,
-    tokenize_items,
-)
+from pecrs_lib.encoding import cached_features, encode_items
+from pecrs_lib.items import FIELDS, ItemEncoder, ItemFeatures, item_fields, pool, tokenize_items
 
 D = 8
 FILM = Movie(

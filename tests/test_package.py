@@ -21,7 +21,8 @@ PACKAGE = ROOT / "pecrs_lib"
 # for validation; `pretrain` makes a backbone out of texts and stands beside the flow.
 FLOW = (
     "data", "transcript", "memory", "processes", "config", "metrics", "context", "packing",
-    "attention", "negatives", "losses", "heads", "items", "backbone", "model", "batches",
+    "attention", "negatives", "losses", "index", "heads", "items", "encoding", "backbone", "model",
+    "item_store", "batches",
     "calibration", "ranking", "protocol", "sharding", "checkpoint", "warmstart", "devices",
     "optimizer", "training", "recommend", "decoding", "streaming", "generation", "why", "chat",
     "microbatching", "service", "serving", "baselines", "evaluation", "assessment", "pruning",
@@ -31,7 +32,8 @@ FLOW = (
     "agreement", "human_evaluation", "titles", "answers", "zero_shot", "recommended", "beyond",
     "confidence", "likelihood", "language_models", "servers", "pretrain", "grammar", "world",
     "conversation", "simulate", "exercises", "explorer", "figures", "paper_figures",
-    "beyond_figures", "diagrams", "next_token", "widgets", "explorer_widget", "decoding_widget",
+    "beyond_figures", "catalogue_figures", "diagrams", "next_token", "widgets", "explorer_widget",
+    "decoding_widget",
     "chat_html", "chat_widget", "cli", "__main__",
 )  # fmt: skip
 EXTRA = {"pecrs_lib.service": "pydantic", "pecrs_lib.serving": "fastapi"}  # what they need
