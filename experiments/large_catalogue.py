@@ -48,7 +48,9 @@ RESULT = RESULTS / "large_catalogue.json"
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 CUTS = (100, 700)  # M
 REPEATS, BATCHES, BATCH = 25, 7, 32
-SHARES_LOOKED_AT = (1 / 32, 1 / 8)  # of the items, by `index.Approximate`
+# Of the items, by `index.Approximate`; never fewer than its PER_WANTED × M, which with M = 700 is
+# all of 10,000 items and a ninth of 100,000.
+SHARES_LOOKED_AT = (1 / 32, 1 / 8)
 VIEWS = (1.0, 2.0)  # items a search of the graph keeps in view, as a multiple of M; 200 at least
 
 

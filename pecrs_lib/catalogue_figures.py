@@ -21,7 +21,9 @@ def search_table(record: Mapping[str, Any]) -> pd.DataFrame:
 
     Columns: recall@10 and recall@M of the exact nearest in percent, the latter with its interval
     and the number of queries n; milliseconds of one query, and per query of a batch; seconds to
-    build; memory in MiB; beside them the least milliseconds when every item is looked at.
+    build; memory in MiB. A share of the lists is what was asked for: where M is large for the
+    number of items, `index.Approximate` looks into more. Last, the least milliseconds when every
+    item is looked at.
     """
     rows = []
     for size in record["search"]["sizes"]:
