@@ -12,6 +12,7 @@ from pecrs_lib.cli.options import (
     BackboneOption,
     CacheOption,
     CatalogueOption,
+    OwnCheckpointOption,
     SeedOption,
     TopOption,
 )
@@ -34,13 +35,7 @@ SHORTHAND: dict[str, Reaction] = {"/liked": "liked", "/seen": "seen", "/not": "n
 
 
 def chat(
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help="A folder written by `pecrs train`: the run itself (its best epoch is taken) or "
-            "a checkpoint in it; default: the small model that comes with the package.",
-        ),
-    ] = None,
+    checkpoint: OwnCheckpointOption = None,
     top: TopOption = 10,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="The likeliest words instead of sampled ones.")

@@ -65,6 +65,14 @@ CheckpointOption = Annotated[
         "checkpoint in it. Its catalogue.jsonl is used where --catalogue is not given.",
     ),
 ]
+OwnCheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        help="A folder written by `pecrs train`: the run itself (its best epoch is taken) or "
+        "a checkpoint in it; default: the small model that comes with the package.",
+    ),
+]
 BackboneOption = Annotated[
     str | None,
     typer.Option("--backbone", help="Where the language model is now, if it has moved."),

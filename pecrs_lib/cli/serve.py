@@ -6,12 +6,11 @@ import importlib.util
 import ipaddress
 import socket
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pecrs_lib.cli.options import BackboneOption, CacheOption, CatalogueOption
+from pecrs_lib.cli.options import BackboneOption, CacheOption, CatalogueOption, OwnCheckpointOption
 from pecrs_lib.cli.terminal import say, stop
 
 if TYPE_CHECKING:  # imported when the command runs
@@ -25,13 +24,7 @@ GRACE_S = 10  # for requests that are being answered when the server is told to 
 
 
 def serve(
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help="A folder written by `pecrs train`: the run itself (its best epoch is taken) or "
-            "a checkpoint in it; default: the small model that comes with the package.",
-        ),
-    ] = None,
+    checkpoint: OwnCheckpointOption = None,
     host: Annotated[
         str, typer.Option("--host", help="Where to listen; by default on this machine only.")
     ] = HOST,

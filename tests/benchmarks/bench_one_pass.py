@@ -39,7 +39,7 @@ from pecrs_lib.model import PECRS, Losses
 from pecrs_lib.negatives import own_item
 from pecrs_lib.packing import additive
 from pecrs_lib.protocol import encode_windows, rank_windows
-from tests.benchmarks.floors import Cost, gemm_rate, gpt2_shape, peak_gib, processor
+from tests.benchmarks.floors import Cost, gemm_rate, gpt2_shape, peak_gib, processor, stepper
 
 M_TRAIN, M_INFERENCE = 150, 700
 
@@ -218,19 +218,11 @@ def main() -> None:
 
     # one pass
     model.train()
-    params = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=1e-5)
+    step = stepper(model, features)
     parts = [windows[k : k + args.batch] for k in range(0, len(windows), args.batch)]
 
     def one_pass(k: int) -> int:
-        part = parts[k % len(parts)]
-        batch = make_batch(part, len(catalogue), config, torch.Generator().manual_seed(k))
-        optimizer.zero_grad()
-        losses = model(batch, features)
-        losses.joint(config).backward()
-        torch.nn.utils.clip_grad_norm_(params, 1.0)
-        optimizer.step()
-        return losses.responses
+        return step(parts[k % len(parts)], config, k)[0]
 
     if args.dtype != "float32":  # what fewer bits do to the losses of one batch
         batch = make_batch(parts[0], len(catalogue), config, torch.Generator().manual_seed(0))
@@ -272,6 +264,7 @@ def main() -> None:
     # three passes
     model.train()
     cost.reset()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
 
     def three_pass(k: int) -> int:
         optimizer.zero_grad()

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pecrs_lib.batches import make_batch
 from pecrs_lib.calibration import calibrate
 from pecrs_lib.config import Config
 from pecrs_lib.context import Window
@@ -49,6 +48,7 @@ from tests.benchmarks.floors import (
     processor,
     read_rate,
     reset_peak,
+    stepper,
 )
 
 NEGATIVES, BATCHES = (16, 64, 150, 300), (1, 2, 4)
@@ -80,9 +80,7 @@ def train(
 ) -> list[dict[str, Any]]:
     """A step with its optimizer, over M_train for one dialogue, over dialogues for M = 150."""
     cost = Cost(model)
-    params = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=1e-5)
-    rows = []
+    rows, one_step = [], stepper(model, features)
     model.train()
     for m, size in [(m, 1) for m in NEGATIVES] + [(150, b) for b in BATCHES[1:]]:
         config = model.config.with_(negatives=m, retrieval_negatives=m)
@@ -90,13 +88,7 @@ def train(
 
         def step(k: int, size: int = size, config: Config = config, done: Any = done) -> None:
             part = [windows[(k * size + i) % len(windows)] for i in range(size)]
-            batch = make_batch(part, len(features), config, torch.Generator().manual_seed(k))
-            optimizer.zero_grad()
-            losses = model(batch, features)
-            losses.joint(config).backward()
-            torch.nn.utils.clip_grad_norm_(params, 1.0)
-            optimizer.step()
-            done.append((losses.responses, batch.token.numel()))
+            done.append(one_step(part, config, k))
 
         found = measured(repeat, step, cost, rate)
         per = np.sum(done[1:], 0) / repeat / found["seconds"]

@@ -12,13 +12,16 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from pecrs_lib.batches import make_batch
 from pecrs_lib.config import Config
+from pecrs_lib.context import Window
+from pecrs_lib.items import ItemFeatures
 from pecrs_lib.model import PECRS
 from pecrs_lib.pretrain import train_tokenizer
 
@@ -113,3 +116,25 @@ class Cost:
         """Forward for every token; backward to the inputs for those that carry a gradient."""
         head = self.head_tokens * self.head * (2 if self.grad_tokens else 1)
         return 2.0 * ((self.tokens + self.grad_tokens) * self.linear + head)
+
+
+def stepper(
+    model: PECRS, features: ItemFeatures
+) -> Callable[[Sequence[Window], Config, int], tuple[int, int]]:
+    """A function of windows, settings and a seed: one step of training with its optimizer.
+
+    It returns how many responses the windows held, and how many tokens the LM read.
+    """
+    params = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(params, lr=1e-5)
+
+    def step(part: Sequence[Window], config: Config, seed: int) -> tuple[int, int]:
+        batch = make_batch(part, len(features), config, torch.Generator().manual_seed(seed))
+        optimizer.zero_grad()
+        losses = model(batch, features)
+        losses.joint(config).backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+        return losses.responses, batch.token.numel()
+
+    return step
