@@ -25,14 +25,14 @@ import torch
 from tqdm.auto import tqdm
 
 from experiments.inspired import ROOT
-from pecrs_lib.batches import epoch_batches, make_batch
+from pecrs_lib.batches import batches_by_length, epoch_batches, make_batch
 from pecrs_lib.config import TINY
 from pecrs_lib.data import Dialogue, bundled, load_minireel
 from pecrs_lib.evaluation import recommendation_points
 from pecrs_lib.explorer import K, Outputs, Setting, ranks, recall, train_heads
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
-from pecrs_lib.protocol import batches_by_length, encode_windows
+from pecrs_lib.protocol import encode_windows
 from pecrs_lib.ranking import read_trunks, score_candidates
 from pecrs_lib.runs import machine
 

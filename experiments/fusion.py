@@ -31,6 +31,7 @@ from transformers.utils import logging
 
 from pecrs_lib.assessment import item_vectors
 from pecrs_lib.baselines import CoOccurrence, Popularity, fit_baselines
+from pecrs_lib.batches import batches_by_length
 from pecrs_lib.data import Catalogue, Dialogue
 from pecrs_lib.data.local import load_folder
 from pecrs_lib.evaluation import (
@@ -45,7 +46,7 @@ from pecrs_lib.measuring import ints, points_of
 from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
-from pecrs_lib.protocol import batches_by_length, encode_windows
+from pecrs_lib.protocol import encode_windows
 from pecrs_lib.ranking import read_trunks
 from pecrs_lib.runs import machine, write_run
 

@@ -36,11 +36,12 @@ from torch import Tensor
 from experiments.inspired import RESULTS
 from experiments.reel import SHIPPED
 from pecrs_lib.assessment import item_vectors
+from pecrs_lib.batches import batches_by_length
 from pecrs_lib.data import load_minireel
 from pecrs_lib.index import BLOCK, Approximate, Exact, Index
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
-from pecrs_lib.protocol import batches_by_length, encode_windows
+from pecrs_lib.protocol import encode_windows
 from pecrs_lib.ranking import read_trunks
 from pecrs_lib.runs import machine
 

@@ -51,25 +51,29 @@ def branch_attention(
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    dtype, on_cpu = query.dtype, query.device.type == "cpu"
+    if on_cpu and dtype in (torch.bfloat16, torch.float16):  # whose kernel for these is slower
+        query, key, value = query.float(), key.float(), value.float()
+        attention_mask = attention_mask.float()
     S, T = attention_mask.shape[-1], query.shape[2] - alone
-    shared = key[:, :, :S], value[:, :, :S]
+    first, last = query.split([T, alone], 2)
+    (key, own_key), (value, own_value) = (x.split([S, alone], 2) for x in (key, value))
+    upper, lower = attention_mask.split([T, alone], 2)
     parts = []
     if T:
         parts.append(
             nn.functional.scaled_dot_product_attention(
-                query[:, :, :T], *shared, attn_mask=attention_mask[:, :, :T], scale=scale
+                first, key, value, attn_mask=upper, scale=scale
             )
         )
-    last = (
-        query[:, :, T:], *shared, key[:, :, S:], value[:, :, S:], attention_mask[:, :, T:], scale,
-    )  # fmt: skip
-    if query.device.type == "cpu" and query.dtype != torch.float64:
-        parts.append(_Merged.apply(*last))
+    what = last, key, value, own_key, own_value, lower, scale
+    if on_cpu and query.dtype != torch.float64:
+        parts.append(_Merged.apply(*what))
     elif torch.is_grad_enabled() and query.requires_grad:  # the weights, of every layer, are large
-        parts.append(checkpoint(_alone, *last, use_reentrant=False))
+        parts.append(checkpoint(_alone, *what, use_reentrant=False))
     else:
-        parts.append(_alone(*last))
-    return torch.cat(parts, 2).transpose(1, 2), None
+        parts.append(_alone(*what))
+    return torch.cat(parts, 2).transpose(1, 2).to(dtype), None
 
 
 def _alone(

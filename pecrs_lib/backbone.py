@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from pecrs_lib import attention
+from pecrs_lib import attention, vocabulary
 from pecrs_lib.context import SPECIAL_TOKENS, DialogueTokenizer
 from pecrs_lib.data.minireel import bundled_backbone
+from pecrs_lib.vocabulary import append_rows, token_layers
 
 # DEVIATION: the paper does not say where the four vectors start; here, as words of that meaning.
 START = {"[ITEM]": " film", "[SEP]": ",", "[REC]": "[", "[REC_END]": "]"}
@@ -110,7 +111,7 @@ class Backbone(nn.Module):
                 "point backbone= at the original"
             )
         tok = DialogueTokenizer(tokenizer, first_special=rows)
-        _append_rows(model, [tok.encode([START[name]])[0] for name in SPECIAL_TOKENS])
+        append_rows(model, [tok.encode([START[name]])[0] for name in SPECIAL_TOKENS])
         lora = LoraConfig(
             task_type="CAUSAL_LM",
             r=lora_rank,
@@ -118,7 +119,7 @@ class Backbone(nn.Module):
             lora_dropout=lora_dropout,
             target_modules=lora_targets,
             fan_in_fan_out=model.config.model_type == "gpt2",  # its layers are Conv1D
-            trainable_token_indices=_token_layers(model, tok.special_ids),
+            trainable_token_indices=token_layers(model, tok.special_ids),
         )
         with warnings.catch_warnings():  # peft reads a property that transformers 5 renames
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -179,15 +180,19 @@ class Backbone(nn.Module):
         rows = (trained if adapted else initial).to(x.dtype)
         return x.masked_scatter(special[..., None], rows[token[special] - self.tokenizer.item])
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(…, D) -> (…, V) float32, only where the caller needs them."""
+    def _head(self) -> tuple[Tensor, Tensor, Tensor | None]:
         head: Any = self.lm.get_base_model().get_output_embeddings()
         frozen, trained, _ = self._table(head)
-        words = F.linear(hidden, frozen[: self.tokenizer.item])
-        special = F.linear(hidden, trained.to(hidden.dtype))
-        logits = torch.cat([words, special], -1)
         bias = getattr(head.token_adapter.base_layer, "bias", None)
-        return (logits if bias is None else logits + bias).float()
+        return frozen[: self.tokenizer.item], trained, bias
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(…, D) -> (…, V) float32, only where the caller needs them."""
+        return vocabulary.logits(hidden, *self._head())
+
+    def token_nll(self, hidden: Tensor, label: Tensor) -> Tensor:
+        """(R,) −log p of tokens (R,) after hidden states (R, D)."""
+        return vocabulary.token_nll(hidden, label, *self._head())
 
     def position_vectors(self, position: Tensor) -> Tensor | None:
         """(…, D) what the LM adds for learned positions; None for rotary and the like."""
@@ -252,37 +257,20 @@ class Backbone(nn.Module):
                 table.data[special] = self._table(layer)[1].to(table.dtype)
         for adapter in adapters:
             adapter.merged_adapters.append(ADAPTER)
+        hook = layers[1].register_forward_pre_hook(_contiguous)
         try:
             yield self.lm
         finally:
+            hook.remove()
             for (table, _), rows in zip(tables.values(), before, strict=True):
                 table.data[special] = rows
             for adapter in adapters:
                 adapter.merged_adapters.remove(ADAPTER)
 
 
-def _append_rows(model: Any, meaning: Sequence[Sequence[int]]) -> None:
-    """Grow the vocabulary by rows that start as the mean of the given tokens' rows."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    model.resize_token_embeddings(rows + len(meaning), mean_resizing=False)
-    both = (model.get_input_embeddings(), model.get_output_embeddings())
-    tables = {id(table.weight): table for table in both}  # one where they are tied
-    for table in tables.values():
-        with torch.no_grad():
-            for row, ids in enumerate(meaning, start=rows):
-                table.weight[row] = table.weight[list(ids)].mean(0)
-                if getattr(table, "bias", None) is not None:
-                    table.bias[row] = table.bias[list(ids)].mean()
-
-
-def _token_layers(model: Any, ids: list[int]) -> dict[str, list[int]]:
-    """Which layers hold the four rows: the embedding, and the head where it is not tied to it."""
-    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    layers = {names[id(embedding)]: ids}
-    if head.weight is not embedding.weight:
-        layers[names[id(head)]] = ids
-    return layers
+def _contiguous(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The last places of a prompt are a view; torch would copy the table for each of them."""
+    return (args[0].contiguous(),)
 
 
 def _fingerprint(model: nn.Module) -> str:

@@ -6,7 +6,10 @@ Comes after `packing` and `negatives`, before `training`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +19,8 @@ from pecrs_lib.context import Window
 from pecrs_lib.negatives import draw_negatives
 from pecrs_lib.packing import Batch, add_candidates, pack
 from pecrs_lib.processes import ALONE, Processes
+
+T = TypeVar("T", bound=Any)
 
 
 def make_batch(
@@ -64,6 +69,52 @@ def loss_weight(windows: Sequence[Window], processes: Processes) -> float:
     return processes.count * responses(processes.share(windows)) / responses(windows)
 
 
+@dataclass(frozen=True)
+class Pass:
+    """A forward and a backward pass of a step: losses times `weight` add up to those of the step.
+
+    Attributes:
+        windows: of the whole batch.
+        batch: what this process reads of it now.
+        last: whether the step is complete with it.
+    """
+
+    windows: Sequence[Window]
+    batch: Batch
+    weight: float
+    last: bool
+
+
+def passes(
+    parts: Sequence[Sequence[Window]],
+    n_items: int,
+    config: Config,
+    generator: torch.Generator,
+    processes: Processes = ALONE,
+    at_once: int | None = None,
+) -> Iterator[Pass]:
+    """The passes of one step over one or more batches.
+
+    Args:
+        at_once: dialogues in a pass. A batch of more is read in several, each doing what a process
+            of its own would: negatives and losses stay those of the batch. None: all of it.
+
+    Raises:
+        ValueError: less than one dialogue at once.
+    """
+    if at_once is not None and at_once < 1:
+        raise ValueError(f"at_once must be at least 1, got {at_once}")
+    for k, windows in enumerate(parts, start=1):
+        n = math.ceil(len(windows) / processes.count / (at_once or len(windows)))
+        state = generator.get_state()
+        for i in range(n):
+            share = Processes(processes.rank * n + i, processes.count * n)
+            generator.set_state(state)  # every share draws for the whole batch
+            batch = make_batch(windows, n_items, config, generator, share)
+            weight = loss_weight(windows, share) / n / len(parts)
+            yield Pass(windows, batch, weight, last=k == len(parts) and i == n - 1)
+
+
 def epoch_batches(
     windows: Sequence[Window], batch_size: int, seed: int, epoch: int, branch_tokens: int = 0
 ) -> list[list[Window]]:
@@ -97,3 +148,18 @@ def fingerprint(windows: Sequence[Window], n_items: int) -> str:
     for w in windows:
         digest.update(w.token.tobytes() + w.item.tobytes())
     return digest.hexdigest()[:16]
+
+
+def batches_by_length(
+    things: Sequence[T], tokens: int = 4096, length: Callable[[T], int] = lambda w: len(w.token)
+) -> list[list[T]]:
+    """Windows, or other things that have a length, from the longest on, in batches of at most
+    `tokens` padded tokens; one that is longer stands alone.
+    """
+    batches: list[list[T]] = []
+    for thing in sorted(things, key=length, reverse=True):
+        if batches and length(batches[-1][0]) * (len(batches[-1]) + 1) <= tokens:
+            batches[-1].append(thing)
+        else:
+            batches.append([thing])
+    return batches

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -261,9 +260,9 @@ class PECRS(nn.Module):
         return r - share * distance.detach()
 
     def token_nll(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """(R,) −log p of every scored response token; logits exist at these positions only."""
-        logits = self.backbone.logits(hidden[batch.response_row, batch.response_column])
-        return F.cross_entropy(logits, batch.response_label, reduction="none")
+        """(R,) −log p of every scored response token."""
+        said = hidden[batch.response_row, batch.response_column]
+        return self.backbone.token_nll(said, batch.response_label)
 
     def forward(self, batch: Batch, features: ItemFeatures) -> Losses:
         """The three losses of a batch (Eq 4, 5, 7)."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pecrs_lib.batches import batches_by_length
 from pecrs_lib.context import Window, encode_dialogues
 from pecrs_lib.data.schema import Catalogue, Dialogue
 from pecrs_lib.metrics import recall_at_k
@@ -78,17 +79,6 @@ def _recall(rank: np.ndarray, k: int) -> float:
     return recall_at_k(rank.astype(float), k) if len(rank) else 0.0
 
 
-def batches_by_length(windows: Sequence[Window], tokens: int = 4096) -> list[list[Window]]:
-    """Windows sorted by length, in batches of at most `tokens` padded tokens."""
-    batches: list[list[Window]] = []
-    for window in sorted(windows, key=lambda w: -len(w.token)):
-        if batches and len(batches[-1][0].token) * (len(batches[-1]) + 1) <= tokens:
-            batches[-1].append(window)
-        else:
-            batches.append([window])
-    return batches
-
-
 def rank_windows(
     model: PECRS,
     windows: Sequence[Window],
@@ -96,7 +86,7 @@ def rank_windows(
     *,
     candidates: int = 700,
     within: Sequence[int] = (),
-    chunk: int = 128,
+    chunk: int | None = None,
     response_tokens: int = 64,
     batch_tokens: int = 4096,
     progress: Progress = iter,

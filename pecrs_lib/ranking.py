@@ -20,6 +20,8 @@ from pecrs_lib.losses import pairwise_angular_distance
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import Batch, additive, branch_layout, visible
 
+PASS_TOKENS = 1024  # candidates in a forward pass: a CPU is no faster with more, its caches fill
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -119,7 +121,7 @@ def score_candidates(
     distance: Tensor,
     v: Tensor,
     *,
-    chunk: int = 128,
+    chunk: int | None = None,
 ) -> Tensor:
     """Re-rank scores r of any number of candidates, in chunks against the cache.
 
@@ -128,7 +130,8 @@ def score_candidates(
         candidate: (Q, M) catalogue rows.
         distance: (Q, M) of each to the query.
         v: (N, D) item vectors.
-        chunk: candidates of one row of the batch in one forward pass; changes no score.
+        chunk: candidates of one row of the batch in one forward pass; changes no score. None:
+            as many as make `PASS_TOKENS`.
 
     Returns:
         (Q, M).
@@ -151,6 +154,7 @@ def score_candidates(
 
     score = torch.empty(B, width, device=device)
     past = trunk.width
+    chunk = chunk or max(1, PASS_TOKENS // B)
     for start in range(0, width, chunk):
         span = slice(start, start + chunk)
         layout = branch_layout(limit[:, span], past)
@@ -200,7 +204,7 @@ def rank(
     v: Tensor,
     *,
     candidates: int = 700,
-    chunk: int = 128,
+    chunk: int | None = None,
     index: Index | None = None,
 ) -> Ranking:
     """Retrieve `candidates` items for each of Q turns over the whole catalogue and re-rank them.

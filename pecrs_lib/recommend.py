@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pecrs_lib.batches import batches_by_length
 from pecrs_lib.context import DialogueTokenizer, Window, history_window
 from pecrs_lib.data.schema import Catalogue, Dialogue, Movie
 from pecrs_lib.index import Index
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
-from pecrs_lib.ranking import rank, read_trunks
+from pecrs_lib.ranking import PASS_TOKENS, Ranking, rank, read_trunks
 
 
 @dataclass(frozen=True)
@@ -85,21 +86,31 @@ def recommend(
     trunks = history_windows(model, histories, catalogue)
     if not trunks:
         return []
-    batch = pack(with_query(trunks, model.backbone.tokenizer.rec)).to(model.device)
-    trunk = read_trunks(model, batch, v)
-    row = torch.arange(len(trunks), device=model.device)
-    column = torch.tensor([len(w.token) for w in trunks], device=model.device)
-    M = candidates or model.config.candidates
-    ranking = rank(model, trunk, row, column, v, candidates=M, index=index)
-    found = []
-    for q, history in enumerate(histories):
-        named = history.mentioned_before(len(history)) if exclude_mentioned else set()
-        found.append([
-            Recommendation(
-                catalogue[j], float(ranking.score[q, k]), float(ranking.near[q, k]),
-                int(ranking.retrieved[q, k]) + 1,
-            )
-            for k, j in enumerate(ranking.rows[q].tolist())
-            if catalogue[j].id not in named
-        ][:top])  # fmt: skip
+    queries = with_query(trunks, model.backbone.tokenizer.rec)
+    length = [len(w.token) for w in queries]
+    found: list[list[Recommendation]] = [[] for _ in queries]
+    for part in batches_by_length(range(len(queries)), PASS_TOKENS, length.__getitem__):
+        trunk = read_trunks(model, pack([queries[k] for k in part]).to(model.device), v)
+        row = torch.arange(len(part), device=model.device)
+        column = torch.tensor([length[k] - 1 for k in part], device=model.device)
+        M = candidates or model.config.candidates
+        ranking = rank(model, trunk, row, column, v, candidates=M, index=index)
+        for q, k in enumerate(part):
+            found[k] = _best(ranking, q, histories[k], catalogue, top, exclude_mentioned)
     return found
+
+
+def _best(
+    ranking: Ranking, q: int, history: Dialogue, catalogue: Catalogue, top: int,
+    exclude_mentioned: bool,
+) -> list[Recommendation]:  # fmt: skip
+    """The `top` items of turn q of a ranking."""
+    named = history.mentioned_before(len(history)) if exclude_mentioned else set()
+    return [
+        Recommendation(
+            catalogue[j], float(ranking.score[q, k]), float(ranking.near[q, k]),
+            int(ranking.retrieved[q, k]) + 1,
+        )
+        for k, j in enumerate(ranking.rows[q].tolist())
+        if catalogue[j].id not in named
+    ][:top]  # fmt: skip

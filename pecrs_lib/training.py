@@ -23,7 +23,7 @@ import torch
 from accelerate import DistributedType
 from tqdm.auto import tqdm
 
-from pecrs_lib.batches import epoch_batches, fingerprint, loss_weight, make_batch
+from pecrs_lib.batches import epoch_batches, fingerprint, passes
 from pecrs_lib.calibration import calibrate
 from pecrs_lib.checkpoint import Progress, load_checkpoint, replace_folder, save_checkpoint
 from pecrs_lib.context import Window
@@ -59,7 +59,8 @@ class Trainer:
         show: progress bars, of the first process.
         on_step: called with (step, losses) after every optimizer step, e.g. by a live plot; in
             the first process alone.
-        checkpointing: compute activations twice rather than keep them (`recompute_layers`).
+        checkpointing: compute activations twice, keep none (`recompute_layers`).
+        at_once: dialogues in one pass of a process, for less memory (`batches.passes`).
     """
 
     def __init__(
@@ -74,11 +75,12 @@ class Trainer:
         show: bool = True,
         on_step: Callable[[int, dict[str, float]], None] | None = None,
         checkpointing: bool = False,
+        at_once: int | None = None,
     ) -> None:
         self.config = model.config
         self.catalogue = catalogue
         self.out = Path(out)
-        self.checkpointing = checkpointing
+        self.checkpointing, self.at_once = checkpointing, at_once
         self.accelerator = connect()
         self.processes = Processes(self.accelerator.process_index, self.accelerator.num_processes)
         self.show = show and self.processes.first
@@ -120,6 +122,7 @@ class Trainer:
         return partial(tqdm, desc=name, leave=False, disable=not self.show)
 
     def _encode_items(self, model: PECRS) -> ItemFeatures:
+        model.eval()  # items are read without dropout, also in the middle of an epoch
         with lost_processes_named(self.processes):
             features = model.item_features(
                 self.catalogue, cache_dir=self.cache_dir, adapted=self.config.refresh_items > 0,
@@ -190,9 +193,6 @@ class Trainer:
             total=self.steps_per_epoch, initial=start, disable=not self.show, leave=False,
             desc=f"epoch {state.epoch + 1}/{config.epochs}", unit="step",
         )  # fmt: skip
-        self.model.train()
-        if self.checkpointing:
-            recompute_layers(self.raw_model.backbone.lm.get_base_model())
         with bar:
             for first in range(start * config.accumulation, len(batches), config.accumulation):
                 losses = self._gradient(batches[first : first + config.accumulation])
@@ -212,28 +212,29 @@ class Trainer:
         config, step = self.config, self.progress.step
         if config.refresh_items and step and step % config.refresh_items == 0:
             self.features = self._encode_items(self.raw_model)
-        seed = config.seed * 1_000_003 + step
-        generator = torch.Generator().manual_seed(seed)
-        total = torch.zeros(3)
+        self.model.train()
+        if self.checkpointing:
+            recompute_layers(self.raw_model.backbone.lm.get_base_model())
+        generator = torch.Generator().manual_seed(seed := config.seed * 1_000_003 + step)
         self.optimizer.zero_grad()
+        total = torch.zeros(3)
         with torch.random.fork_rng():
             torch.manual_seed(seed + 500_009 * self.processes.rank)  # dropout: each its own
-            for k, windows in enumerate(parts, start=1):
-                batch = make_batch(windows, len(self.catalogue), config, generator, self.processes)
-                weight = loss_weight(windows, self.processes)
-                alone = k < len(parts)  # gradients are put together once, after the last part
-                with self.accelerator.no_sync(self.model) if alone else nullcontext():
-                    losses = self.model(batch.to(self.accelerator.device), self.features)
+            how = (len(self.catalogue), config, generator, self.processes, self.at_once)
+            for one in passes(parts, *how):
+                # gradients of several processes are put together once, after the last pass
+                with nullcontext() if one.last else self.accelerator.no_sync(self.model):
+                    losses = self.model(one.batch.to(self.accelerator.device), self.features)
                     loss = losses.joint(config)
                     if not torch.isfinite(loss):
-                        ids = sorted({w.dialogue for w in windows})
+                        ids = sorted({w.dialogue for w in one.windows})
                         raise FloatingPointError(
                             f"the loss became {loss.item()} at step {step} on dialogues {ids}; "
                             "lower the learning rate"
                         )
-                    self.accelerator.backward(loss * weight / len(parts))
-                three = weight * torch.stack([losses.recall, losses.rerank, losses.gen])
-                total += three.detach().float().cpu() / len(parts)
+                    self.accelerator.backward(loss * one.weight)
+                three = torch.stack([losses.recall, losses.rerank, losses.gen]).detach()
+                total += one.weight * three.float().cpu()
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.accelerator.clip_grad_norm_(trained, config.clip)
         total = self.processes.sum(total) / self.processes.count

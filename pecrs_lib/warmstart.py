@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pecrs_lib.batches import epoch_batches
+from pecrs_lib.batches import batches_by_length, epoch_batches
 from pecrs_lib.context import Window
 from pecrs_lib.data.schema import Catalogue
 from pecrs_lib.heads import repetition_offset
@@ -27,7 +27,7 @@ from pecrs_lib.model import PECRS
 from pecrs_lib.negatives import draw_negatives, own_item
 from pecrs_lib.packing import pack
 from pecrs_lib.processes import ALONE, Processes
-from pecrs_lib.protocol import Progress, batches_by_length
+from pecrs_lib.protocol import Progress
 
 PIECES = 128  # of item texts that are queries in each step
 PIECE_TOKENS = (3, 25)  # how long they are, the end excluded

@@ -48,13 +48,15 @@ CASES = {
 LOSSES = ("recall", "rerank", "gen")
 
 
-def trainer(backbone: str, out: Path, checkpointing: bool = False, **changes) -> Trainer:
+def trainer(
+    backbone: str, out: Path, checkpointing: bool = False, at_once: int | None = None, **changes
+) -> Trainer:
     catalogue = toy_catalogue(24)
     dialogues = toy_dialogues(catalogue, 13, seed=0)
     model = PECRS.from_backbone(CONFIG.with_(backbone=backbone, **changes))
     return Trainer(
         model, catalogue, dialogues[:6], dialogues[6:], out, show=False,
-        checkpointing=checkpointing,
+        checkpointing=checkpointing, at_once=at_once,
     )  # fmt: skip
 
 

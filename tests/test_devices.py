@@ -17,7 +17,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from pecrs_lib import training
-from pecrs_lib.batches import loss_weight, make_batch
+from pecrs_lib.batches import loss_weight, make_batch, passes
 from pecrs_lib.config import Config
 from pecrs_lib.data import write_catalogue, write_jsonl
 from pecrs_lib.devices import recompute_layers
@@ -221,6 +221,43 @@ def test_gradient_checkpointing_changes_no_loss_and_keeps_less(tiny_backbone, tm
         losses[checkpointing] = record(run)["steps"]
     assert kept[True] < 0.7 * kept[False]
     assert losses[True] == pytest.approx(np.array(losses[False]), abs=1e-6)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+@pytest.mark.parametrize("case", ["plain", "accumulation", "a draw per turn and task"])
+def test_fewer_dialogues_at_once_change_no_loss(tiny_backbone, tmp_path, case, at_once):
+    want = record(trainer(tiny_backbone, tmp_path / "all", **CASES[case]))["steps"]
+    run = trainer(tiny_backbone, tmp_path / "few", at_once=at_once, **CASES[case])
+    assert record(run)["steps"] == pytest.approx(np.array(want), abs=1e-5)
+
+
+def test_passes_of_all_processes_add_up_to_the_batch(tiny_backbone, tmp_path):
+    run = trainer(tiny_backbone, tmp_path)
+    model, windows = run.raw_model, run.train_windows[:5]
+
+    def total(processes, at_once):
+        how = (24, run.config, torch.Generator().manual_seed(3), processes, at_once)
+        made = list(passes([windows], *how))
+        assert [one.last for one in made] == [False] * (len(made) - 1) + [True]
+        with torch.no_grad():
+            return sum(
+                one.weight * model(one.batch, run.features).joint(run.config) for one in made
+            )
+
+    whole = total(ALONE, None)
+    for count in (1, 2, 3):
+        for at_once in (1, 2, 3, None):
+            mean = sum(total(Processes(k, count), at_once) for k in range(count)) / count
+            torch.testing.assert_close(mean, whole, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="at_once must be at least 1, got 0"):
+        total(ALONE, 0)
+
+
+def test_items_are_encoded_anew_without_dropout(tiny_backbone, tmp_path):
+    run = trainer(tiny_backbone, tmp_path, refresh_items=1, lora_dropout=0.5)
+    run.model.train()
+    a, b = (run._encode_items(run.raw_model).values for _ in range(2))
+    assert torch.equal(a, b)
 
 
 def test_the_fused_optimizer_takes_the_same_steps(tiny_backbone, tmp_path, monkeypatch):

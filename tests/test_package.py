@@ -21,7 +21,7 @@ PACKAGE = ROOT / "pecrs_lib"
 # for validation; `pretrain` makes a backbone out of texts and stands beside the flow.
 FLOW = (
     "data", "transcript", "memory", "processes", "config", "metrics", "context", "packing",
-    "attention", "negatives", "losses", "index", "heads", "items", "encoding", "backbone", "model",
+    "attention", "vocabulary", "negatives", "losses", "index", "heads", "items", "encoding", "backbone", "model",
     "item_store", "batches",
     "calibration", "ranking", "protocol", "sharding", "checkpoint", "warmstart", "devices",
     "optimizer", "training", "recommend", "decoding", "streaming", "generation", "why", "chat",

@@ -94,9 +94,15 @@ def test_accumulating_a_batch_with_itself_changes_no_gradient(
     tiny_backbone, catalogue, dialogues, tmp_path
 ):
     run = trainer(
-        tiny_backbone, catalogue, dialogues, tmp_path, negatives=None, accumulation=2, clip=1e9
+        tiny_backbone,
+        catalogue,
+        dialogues,
+        tmp_path,
+        negatives=None,
+        accumulation=2,
+        clip=1e9,
+        lora_dropout=0.0,
     )
-    run.raw_model.eval()  # no dropout
     batch = run.train_windows[:2]
 
     def gradient(parts):

@@ -76,6 +76,10 @@ def train(
             "--checkpointing", help="Compute activations twice: less memory, a third more time."
         ),
     ] = False,
+    at_once: Annotated[
+        int | None,
+        typer.Option(min=1, help="Dialogues in one pass: less memory, the same losses."),
+    ] = None,
     compat: CompatOption = None,
     settings: Annotated[
         list[str] | None,
@@ -153,7 +157,7 @@ def train(
     _say_weights(model)
     run = Trainer(
         model, items, dialogues, held_out, out, cache_dir=cache or out / CACHE, show=watched(),
-        checkpointing=checkpointing,
+        checkpointing=checkpointing, at_once=at_once,
     )  # fmt: skip
     _start(run, items, record, resume)
     _fit(run)

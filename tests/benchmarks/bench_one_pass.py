@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from pecrs_lib.batches import make_batch
 from pecrs_lib.calibration import calibrate
@@ -131,7 +130,7 @@ def three_passes(
     if item is not None:
         slots[len(past) + 1] = item
     hidden = run(embed(ids, slots))[-len(response) - 1 : -1]
-    nll = F.cross_entropy(backbone.logits(hidden), response, reduction="none")
+    nll = backbone.token_nll(hidden, response)
     gen = response_loss(nll, torch.zeros(len(nll), dtype=torch.int64), 1)
     return Losses(recall, rerank, gen, 1, 1).joint(config)
 
@@ -209,7 +208,7 @@ def main() -> None:
     seconds = time.perf_counter() - start
     report["encode_catalogue"] = {
         "items": len(catalogue), "seconds": seconds, "items_per_second": len(catalogue) / seconds,
-        "gemm_share": 2.0 * sum(map(len, tokens)) * cost.linear / seconds / rate,
+        "gemm_share": cost.flop / seconds / rate,
     }  # fmt: skip
     print("encode catalogue", report["encode_catalogue"])
     calibrate(model, windows, features)

@@ -4,12 +4,12 @@
 
 Random weights, real INSPIRED dialogues; every number is the median of `--repeat` runs with the
 quartiles beside it, and its floor is what the matrix products (for replies: reading the weights)
-would take at the rate measured in the same run:
+would take at the rate measured in the same run (`floors`):
 
-- **train**: a step over M_train, and over dialogues in a batch;
+- **train**: a step over M_train, over dialogues in a batch, and with one of them at a time;
 - **encode**: item texts, sorted by length, adapters off, no LM head;
-- **rank**: retrieving and re-ranking one context, over M; the catalogue is as large as it must be,
-  its vectors drawn at random;
+- **rank**: retrieving and re-ranking over M and over contexts, among 5,000 vectors drawn at random;
+  beside it what the tokens of the candidates alone would take;
 - **write**: replies, one alone and several in a batch.
 """
 
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pecrs_lib.batches import batches_by_length
 from pecrs_lib.calibration import calibrate
 from pecrs_lib.config import Config
 from pecrs_lib.context import Window
@@ -39,7 +40,7 @@ from pecrs_lib.memory import keep_freed_memory
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.protocol import encode_windows
-from pecrs_lib.ranking import rank, read_trunks
+from pecrs_lib.ranking import PASS_TOKENS, rank, read_trunks
 from pecrs_lib.recommend import with_query
 from tests.benchmarks.floors import (
     Cost,
@@ -52,9 +53,10 @@ from tests.benchmarks.floors import (
     stepper,
 )
 
-NEGATIVES, BATCHES = (16, 64, 150, 300), (1, 2, 4)
+NEGATIVES = (16, 64, 150, 300)  # for one dialogue; then (dialogues, at once) for 150
+BATCHES = ((2, None), (2, 1), (8, 1))
 CANDIDATES, CONTEXTS = (50, 100, 200, 700, 1400, 5000), (1, 8)
-REPLIES, REPLY_TOKENS = (1, 8, 16), 32
+REPLIES, REPLY_TOKENS = (1, 8, 32), 32
 
 
 def measured(repeat: int, work: Callable[[int], Any], cost: Cost, rate: float) -> dict[str, Any]:
@@ -80,34 +82,32 @@ def train(
     model: PECRS, windows: Sequence[Window], features: ItemFeatures, repeat: int, rate: float
 ) -> list[dict[str, Any]]:
     """A step with its optimizer, over M_train for one dialogue, over dialogues for M = 150."""
-    cost = Cost(model)
-    rows, one_step = [], stepper(model, features)
+    cost, rows = Cost(model), []
     model.train()
-    for m, size in [(m, 1) for m in NEGATIVES] + [(150, b) for b in BATCHES[1:]]:
+    for m, size, at_once in [*((m, 1, None) for m in NEGATIVES), *((150, *b) for b in BATCHES)]:
         config = model.config.with_(negatives=m, retrieval_negatives=m)
+        one_step = stepper(model, features, at_once)
         done: list[tuple[int, int]] = []  # points and tokens of every step
 
-        def step(k: int, size: int = size, config: Config = config, done: Any = done) -> None:
+        def step(
+            k: int, size: int = size, config: Config = config, done: Any = done, one: Any = one_step
+        ) -> None:
             part = [windows[(k * size + i) % len(windows)] for i in range(size)]
-            done.append(one_step(part, config, k))
+            done.append(one(part, config, k))
 
         found = measured(repeat, step, cost, rate)
         per = np.sum(done[1:], 0) / repeat / found["seconds"]
         speed = {"points_per_second": float(per[0]), "tokens_per_second": float(per[1])}
-        rows.append({"M_train": m, "dialogues": size} | found | speed)
+        rows.append({"M_train": m, "dialogues": size, "at_once": at_once} | found | speed)
         print("train", rows[-1], flush=True)
     model.eval()
     return rows
 
 
 def encode(model: PECRS, catalogue: Catalogue, repeat: int, rate: float) -> dict[str, Any]:
-    """100 item texts; the floor counts real tokens, not padding."""
+    """100 item texts."""
     some = Catalogue(catalogue.movies[:100])
-    tokens, _ = tokenize_items(some, model.backbone.tokenizer)
-    cost = Cost(model)
-    found = measured(repeat, lambda _: model.item_features(some), cost, rate)
-    found["floor"] = 2.0 * sum(map(len, tokens)) * cost.linear / rate
-    found["share"] = found["floor"] / found["seconds"]
+    found = measured(repeat, lambda _: model.item_features(some), Cost(model), rate)
     found["items_per_second"] = len(some) / found["seconds"]
     print("encode", found, flush=True)
     return found
@@ -116,7 +116,7 @@ def encode(model: PECRS, catalogue: Catalogue, repeat: int, rate: float) -> dict
 def ranked(
     model: PECRS, windows: Sequence[Window], repeat: int, rate: float
 ) -> list[dict[str, Any]]:
-    """Retrieval and re-ranking; the floor is that of the candidates' tokens alone."""
+    """Retrieval and re-ranking, reading the trunk included."""
     cost, rows = Cost(model), []
     v = torch.randn(max(CANDIDATES), model.backbone.dim) * float(model.items.scale)
     queries = with_query([replace(w, turns=()) for w in windows], model.backbone.tokenizer.rec)
@@ -124,10 +124,11 @@ def ranked(
         for m in CANDIDATES if many == 1 else (700,):
 
             def work(k: int, many: int = many, m: int = m) -> None:
-                part = [queries[(k * many + i) % len(queries)] for i in range(many)]
-                trunk = read_trunks(model, pack(part), v)
-                column = torch.tensor([len(w.token) - 1 for w in part])
-                rank(model, trunk, torch.arange(many), column, v, candidates=m)
+                chosen = [queries[(k * many + i) % len(queries)] for i in range(many)]
+                for part in batches_by_length(chosen, PASS_TOKENS):
+                    trunk = read_trunks(model, pack(part), v)
+                    column = torch.tensor([len(w.token) - 1 for w in part])
+                    rank(model, trunk, torch.arange(len(part)), column, v, candidates=m)
 
             found = measured(repeat, work, cost, rate)
             floor = 2.0 * many * m * cost.linear / rate

@@ -1,8 +1,9 @@
 """What a machine can do, and what a model asks of it: the floors that a benchmark is held against.
 
-The rate of a plain matrix product and the rate at which memory is read are measured in the same run
-as what they are compared with. Operations are those of the linear layers and the LM head; attention
-is left out, so that shares of the floor are lower bounds.
+The rate of a plain matrix product and the rate at which memory is read are measured in the same
+run as what they are compared with. Operations are the products of the LM: linear layers, LoRA,
+attention where the mask allows it, LM head. The heads of PECRS, and all that goes number by number,
+are left out, so that shares of the floor are lower bounds.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from pecrs_lib.batches import make_batch
+from pecrs_lib.batches import passes
 from pecrs_lib.config import Config
 from pecrs_lib.context import Window
 from pecrs_lib.items import ItemFeatures
@@ -85,41 +87,50 @@ def peak_gib() -> float:
 
 
 class Cost:
-    """Tokens through the LM and multiply-adds, counted where they happen."""
+    """Multiply-adds that were asked of the LM, counted where they happen.
+
+    Padding is none of them, nor is attention that the mask forbids.
+    """
 
     def __init__(self, model: PECRS) -> None:
-        self.tokens = self.grad_tokens = self.head_tokens = 0
+        self.reset()
         body = model.backbone.body
-        blocks = [m for n, m in body.named_modules() if n.endswith(("c_attn", "c_proj", "c_fc"))]
-        shapes = [m.weight.shape for m in blocks if hasattr(m, "weight")]
+        layers = [m for n, m in body.named_modules() if n.endswith(("c_attn", "c_proj", "c_fc"))]
+        shapes = [m.weight.shape for m in layers if hasattr(m, "weight")]
         self.linear = sum(a * b for a, b in shapes)  # weights a token is multiplied with
+        lora = [p for n, p in model.backbone.named_parameters() if "lora_" in n]
+        self.lora = sum(p.numel() for p in lora)
+        self.attention = 2 * model.backbone.dim * len(body.h)  # of a query and a key, both products
         self.head = model.backbone.tokenizer.item * model.backbone.dim
-        forward, logits = model.backbone.forward, model.backbone.logits
+        forward, token_nll = model.backbone.forward, model.backbone.token_nll
 
-        def counted(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-            self.tokens += x.shape[0] * x.shape[1]
-            self.grad_tokens += x.shape[0] * x.shape[1] * torch.is_grad_enabled()
-            return forward(x, *args, **kwargs)
+        def counted(
+            x: torch.Tensor, position: torch.Tensor, mask: torch.Tensor, cache: Any = None
+        ) -> torch.Tensor:
+            alone = x.shape[1] + (cache.get_seq_length() if cache else 0) - mask.shape[-1]
+            seen = (mask == 0).sum(-1)  # (B, 1, T): padding sees one key at most
+            seen[..., x.shape[1] - alone :] += 1
+            real = int((seen > 1).sum()) + len(x)  # a row's first token, too, sees only itself
+            pairs = int(seen.sum())
+            backward = torch.is_grad_enabled()
+            per_token = self.linear * (1 + backward) + self.lora * (1 + 2 * backward)
+            self.tokens += real
+            self.flop += 2.0 * (real * per_token + pairs * self.attention * (1 + 2 * backward))
+            return forward(x, position, mask, cache)
 
-        def counted_logits(hidden: torch.Tensor) -> torch.Tensor:
-            self.head_tokens += hidden[..., 0].numel()
-            return logits(hidden)
+        def counted_nll(hidden: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            self.flop += 2.0 * len(hidden) * self.head * (1 + torch.is_grad_enabled())
+            return token_nll(hidden, label)
 
         model.backbone.forward = counted  # type: ignore[method-assign]
-        model.backbone.logits = counted_logits  # type: ignore[method-assign]
+        model.backbone.token_nll = counted_nll  # type: ignore[method-assign]
 
     def reset(self) -> None:
-        self.tokens = self.grad_tokens = self.head_tokens = 0
-
-    @property
-    def flop(self) -> float:
-        """Forward for every token; backward to the inputs for those that carry a gradient."""
-        head = self.head_tokens * self.head * (2 if self.grad_tokens else 1)
-        return 2.0 * ((self.tokens + self.grad_tokens) * self.linear + head)
+        self.tokens, self.flop = 0, 0.0
 
 
 def stepper(
-    model: PECRS, features: ItemFeatures
+    model: PECRS, features: ItemFeatures, at_once: int | None = None
 ) -> Callable[[Sequence[Window], Config, int], tuple[int, int]]:
     """A function of windows, settings and a seed: one step of training with its optimizer.
 
@@ -129,12 +140,16 @@ def stepper(
     optimizer = torch.optim.AdamW(params, lr=1e-5)
 
     def step(part: Sequence[Window], config: Config, seed: int) -> tuple[int, int]:
-        batch = make_batch(part, len(features), config, torch.Generator().manual_seed(seed))
         optimizer.zero_grad()
-        losses = model(batch, features)
-        losses.joint(config).backward()
+        responses, tokens = 0, 0
+        generator = torch.Generator().manual_seed(seed)
+        for one in passes([part], len(features), config, generator, at_once=at_once):
+            losses = model(one.batch, features)
+            (losses.joint(config) * one.weight).backward()
+            responses += losses.responses
+            tokens += one.batch.token.numel()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
-        return losses.responses, batch.token.numel()
+        return responses, tokens
 
     return step
