@@ -44,8 +44,12 @@ notebooks: $(READY) ## execute all notebooks and write their outputs
 badges: $(READY) ## point the Colab badges at REPO=owner/name
 	$(BIN)/python -m experiments.notebooks badges $(REPO)
 
-benchmark: $(READY) ## one pass against three (INSPIRED=folder of the INSPIRED data)
+benchmark: $(READY) ## where the time goes, beside floors and three passes (INSPIRED=folder of the data)
 	$(BIN)/python -m tests.benchmarks.bench_one_pass --inspired $(INSPIRED) --json data/results/bench_one_pass.json
+	$(BIN)/python -m tests.benchmarks.bench_scaling --inspired $(INSPIRED) --json data/results/bench_scaling.json
+	$(BIN)/python -m tests.benchmarks.bench_scaling --inspired $(INSPIRED) --dtype bfloat16 \
+		--json data/results/bench_scaling_bfloat16.json
+	$(BIN)/python -m experiments.draw_figures
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache runs/demo

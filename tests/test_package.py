@@ -21,8 +21,8 @@ PACKAGE = ROOT / "pecrs_lib"
 # for validation; `pretrain` makes a backbone out of texts and stands beside the flow.
 FLOW = (
     "data", "transcript", "memory", "processes", "config", "metrics", "context", "packing",
-    "attention", "vocabulary", "negatives", "losses", "index", "heads", "items", "encoding", "backbone", "model",
-    "item_store", "batches",
+    "attention", "vocabulary", "negatives", "losses", "index", "heads", "items", "encoding",
+    "backbone", "model", "item_store", "batches",
     "calibration", "ranking", "protocol", "sharding", "checkpoint", "warmstart", "devices",
     "optimizer", "training", "recommend", "decoding", "streaming", "generation", "why", "chat",
     "microbatching", "service", "serving", "baselines", "evaluation", "assessment", "pruning",

@@ -208,7 +208,7 @@ def main() -> None:
     seconds = time.perf_counter() - start
     report["encode_catalogue"] = {
         "items": len(catalogue), "seconds": seconds, "items_per_second": len(catalogue) / seconds,
-        "gemm_share": cost.flop / seconds / rate,
+        "gemm_share": 2.0 * sum(map(len, tokens)) * cost.linear / seconds / rate,
     }  # fmt: skip
     print("encode catalogue", report["encode_catalogue"])
     calibrate(model, windows, features)

@@ -54,9 +54,24 @@ from tests.benchmarks.floors import (
 )
 
 NEGATIVES = (16, 64, 150, 300)  # for one dialogue; then (dialogues, at once) for 150
-BATCHES = ((2, None), (2, 1), (8, 1))
+BATCHES = ((2, 1), (8, 1), (2, None))
 CANDIDATES, CONTEXTS = (50, 100, 200, 700, 1400, 5000), (1, 8)
 REPLIES, REPLY_TOKENS = (1, 8, 32), 32
+
+
+def asked(windows: Sequence[Window], texts: Sequence[Sequence[int]]) -> dict[str, float]:
+    """What a dialogue and a catalogue ask of the LM, on average: of windows, and of item texts."""
+    batches = [pack([w]) for w in windows]
+    tokens = [b.token.shape[1] for b in batches]
+    turns = [sum(bool(t.items) for t in w.turns) for w in windows]
+    return {
+        "tokens": float(np.mean(tokens)), "tokens_std": float(np.std(tokens)),
+        "recommending": float(np.mean(turns)),
+        "scored": float(np.mean([len(b.response_label) for b in batches])),
+        "points": float(np.mean([b.responses for b in batches])),
+        "item_tokens": float(np.mean([len(t) for t in texts])),
+        "encoded_tokens": float(sum(len(t) for t in texts[:100])),
+    }  # fmt: skip
 
 
 def measured(repeat: int, work: Callable[[int], Any], cost: Cost, rate: float) -> dict[str, Any]:
@@ -105,9 +120,13 @@ def train(
 
 
 def encode(model: PECRS, catalogue: Catalogue, repeat: int, rate: float) -> dict[str, Any]:
-    """100 item texts."""
+    """100 item texts; the floor is that of the linear layers for their tokens."""
     some = Catalogue(catalogue.movies[:100])
-    found = measured(repeat, lambda _: model.item_features(some), Cost(model), rate)
+    tokens, _ = tokenize_items(some, model.backbone.tokenizer)
+    cost = Cost(model)
+    found = measured(repeat, lambda _: model.item_features(some), cost, rate)
+    found["floor"] = 2.0 * sum(map(len, tokens)) * cost.linear / rate
+    found["share"] = found["floor"] / found["seconds"]
     found["items_per_second"] = len(some) / found["seconds"]
     print("encode", found, flush=True)
     return found
@@ -194,6 +213,7 @@ def main() -> None:
     }  # fmt: skip
     print(report, flush=True)
     texts, _ = tokenize_items(catalogue, model.backbone.tokenizer)
+    report["asked"] = asked(windows, texts)
     offset = torch.tensor([0, *map(len, texts)]).cumsum(0)
     features = ItemFeatures(torch.randn(int(offset[-1]), model.backbone.dim).half(), offset)
     calibrate(model, windows, features)
