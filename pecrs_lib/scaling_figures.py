@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pecrs_lib.catalogue_figures import search_table
-from pecrs_lib.costs import Estimate
+from pecrs_lib.costs import Data, Estimate, Run, cache_bytes, estimate, read_flop
 from pecrs_lib.figures import MARKERS, axes_of
-from pecrs_lib.measured_costs import Record, measured_rows, share_of
-from pecrs_lib.shapes import Machine
+from pecrs_lib.measured_costs import SHAPE, Record, data_of, measured_rows, share_of
+from pecrs_lib.shapes import Machine, Shape
 
 FACTOR = 2.0  # within which a prediction is called right
 SECTIONS = {"train": ("M_train", "dialogues"), "encode": (), "rank": ("M", "contexts"),
@@ -190,6 +190,59 @@ def official_figure(table: pd.DataFrame) -> Figure:
     ax.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=3, fontsize=9)
     return figure
+
+
+def growth_table(shapes: Mapping[str, Shape]) -> pd.DataFrame:
+    """What grows with the backbone, a row each; memory in bfloat16."""
+    rows = {
+        name: {
+            "weights (M)": shape.parameters / 1e6,
+            "trained (M)": shape.trained / 1e6,
+            "weights (GB)": 2 * shape.parameters / 1e9,
+            "operations a token (G)": read_flop(shape, 1) / 1e9,
+            "cache of 1,000 tokens (MB)": cache_bytes(shape, 1000, "bfloat16") / 1e6,
+            "activations of a token (MB)": 2 * shape.layers * shape.kept / 1e6,
+        }
+        for name, shape in shapes.items()
+    }
+    return pd.DataFrame(rows).T
+
+
+def catalogue_table(record: Record, machine: Machine, sizes: Sequence[int]) -> pd.DataFrame:
+    """What catalogues of so many items take at the benchmark's shape, a row per size.
+
+    An exact search is reckoned as reading every vector once.
+    """
+    rows = {}
+    for N in sizes:
+        found = estimate(SHAPE, data_of(record, items=N), machine, Run(), share_of(record))
+        rows[f"{N:,}"] = {f"{name} (GB)": x / 1e9 for name, x in found.disk.items()} | {
+            "encoding (h)": found.hours["encoding items"],
+            "exact search, at least (s)": 4 * N * SHAPE.dim / machine.read,
+            "reading and re-ranking 700 (s)": found.seconds["a recommendation"],
+        }
+    return pd.DataFrame(rows).T.rename_axis("items")
+
+
+def devices_table(
+    shape: Shape, data: Data, machines: Sequence[Machine], share: float
+) -> pd.DataFrame:
+    """Whether a training in bfloat16 fits, and what it takes, on one device, on eight, and on eight
+    that share the weights out; 32 dialogues a step, with checkpointing.
+    """
+    rows = []
+    for machine in machines:
+        for devices, shared in ((1, False), (8, False), (8, True)):
+            run = Run(
+                dtype="bfloat16", batch=32, devices=devices, shared=shared, checkpointing=True
+            )
+            found = estimate(shape, data, machine, run, share)
+            rows.append({
+                "machine": machine.name, "devices": devices, "weights shared": shared,
+                "GB a device": sum(found.memory.values()) / 1e9, "fits": found.fits,
+                "hours": sum(found.hours.values()), "money, assumed": found.money,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def estimate_figure(found: Estimate, machine: Machine) -> Figure:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 import torch
@@ -25,15 +28,20 @@ from pecrs_lib.costs import (
     reply_seconds,
     step_flop,
 )
+from pecrs_lib.counting import kept_for_backward, padded, pairs
 from pecrs_lib.data import bundled
 from pecrs_lib.devices import recompute_layers
 from pecrs_lib.measured_costs import data_of, laptop, machine_of, read_records, share_of
 from pecrs_lib.model import PECRS
+from pecrs_lib.packing import pack
 from pecrs_lib.scaling_figures import (
     FACTOR,
+    catalogue_table,
     check_figure,
     check_table,
+    devices_table,
     estimate_figure,
+    growth_table,
     latency_figure,
     official_figure,
     official_table,
@@ -109,23 +117,8 @@ def test_kept_values_are_those_autograd_keeps(kind, tmp_path, catalogue):
     )  # fmt: skip
     features = model.item_features(catalogue)
     batch = make_batch(windows, len(catalogue), model.config, torch.Generator().manual_seed(0))
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    lm = model.backbone.lm.config
-
-    def kept() -> int:
-        saved: dict[int, int] = {}
-
-        def note(x: torch.Tensor) -> torch.Tensor:
-            storage = x.untyped_storage()
-            if storage.data_ptr() not in own:
-                saved[storage.data_ptr()] = storage.nbytes()
-            return x
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-            model.read(batch, features_v, torch.arange(len(catalogue)))
-        return sum(saved.values()) // 4
-
-    features_v = model.encode_catalogue(features)
+    lm, rows = model.backbone.lm.config, torch.arange(len(catalogue))
+    v = model.encode_catalogue(features)
     if kind == "gpt2":
         shape = Shape.gpt2("tiny", lm.n_layer, lm.n_embd)
     else:
@@ -133,10 +126,33 @@ def test_kept_values_are_those_autograd_keeps(kind, tmp_path, catalogue):
         shape = Shape.llama(
             "tiny", lm.num_hidden_layers, lm.hidden_size, lm.intermediate_size, 9, kv, tied=True
         )
+
+    def kept() -> float:  # values, which are float32
+        return kept_for_backward(model, lambda: model.read(batch, v, rows))[1] / 4
+
     whole = kept()
     recompute_layers(model.backbone.lm.get_base_model())
     saved = (whole - kept()) / batch.token.numel() / shape.layers  # what checkpointing saves
     assert 0.6 * shape.kept < saved + shape.dim < 1.1 * shape.kept
+
+
+def test_pairs_and_padding_by_hand(tiny_backbone, catalogue):
+    model = PECRS.from_backbone(CONFIG.with_(backbone=tiny_backbone))
+    dialogues = toy_dialogues(catalogue, 3, seed=0)
+    windows = encode_dialogues(
+        dialogues, catalogue, model.backbone.tokenizer, **model.window_limits
+    )
+    batch = pack(windows[:1])
+    S = batch.shared
+    if not any(len(turn.items) > 1 for turn in windows[0].turns):  # no response branches
+        assert pairs(batch)["needed"] == S * (S + 1) // 2
+    config = model.config.with_(negatives=9, retrieval_negatives=9)
+    wide = make_batch(windows, len(catalogue), config, torch.Generator().manual_seed(0))
+    found = pairs(wide)
+    assert found["needed"] < found["computed"] < found["mask over everything"]
+    lengths = [len(w.token) for w in windows]
+    assert padded([windows]) == pytest.approx(3 * max(lengths) / sum(lengths))
+    assert padded([[w] for w in windows]) == 1
 
 
 def test_operations_by_hand():
@@ -270,6 +286,12 @@ def test_pictures():
         latency_figure(record, large), estimate_figure(*plan(RECORDS)[:2]),
     ]  # fmt: skip
     assert all(isinstance(f, Figure) and f.axes for f in drawn)
+    shares = devices_table(SHAPES["Llama-like, 7 B"], INSPIRED, list(MACHINES.values()), 0.5)
+    assert shares.loc[shares["weights shared"], "fits"].all()
+    machine = laptop([RECORDS["float32"]])
+    sizes = catalogue_table(record, machine, [10_000, 100_000])
+    assert sizes["encoding (h)"].iloc[1] == pytest.approx(10 * sizes["encoding (h)"].iloc[0])
+    assert list(growth_table(SHAPES).index) == list(SHAPES)
     assert (seconds_table(record)["floor"] < seconds_table(record)["seconds"]).all()
     with pytest.raises(ValueError, match="M = 7 was not measured, but"):
         latency_figure(record, large, M=7)
@@ -310,3 +332,13 @@ def test_the_calculator_redraws_and_explains():
     panel.controls["tflops"].value = -1.0
     assert "must be above 0" in panel.message.value
     assert all(control.tooltip for control in panel.controls.values())
+
+
+def test_the_lines_that_the_notebook_explains_stand_in_the_configuration():
+    root = Path(__file__).resolve().parents[1]
+    text = (root / "configs" / "fsdp_7b.yaml").read_text(encoding="utf-8")
+    lines = {line.partition(" #")[0].strip() for line in text.splitlines()}
+    notebook = nbformat.read(root / "notebooks" / "15_scaling_up.ipynb", as_version=4)
+    (cell,) = (c.source for c in notebook.cells if "`distributed_type: FSDP`" in c.source)
+    told = re.findall(r"`(\w+: \S+)`", cell)
+    assert len(told) > 6 and set(told) <= lines
