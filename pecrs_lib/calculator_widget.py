@@ -21,6 +21,10 @@ from pecrs_lib.shapes import MACHINES, SHAPES, Machine, Shape
 from pecrs_lib.widgets import STYLE, WIDE, Panel
 
 OWN = "numbers of my own"
+TOO_LARGE = (
+    "<b>It does not fit:</b> take more devices, fewer dialogues a batch and device, checkpointing, "
+    "or shared weights (a validation holds them all)."
+)
 HELP = {
     "backbone": "the frozen language model; with your own numbers, one of GPT-2's form",
     "layers": "of a backbone of your own", "dim": "D, of a backbone of your own",
@@ -86,11 +90,12 @@ def plan_table(found: Estimate) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "how much", "unit"]).set_index("what")
 
 
-def calculator_widget(records: Mapping[str, Record]) -> Panel:
+def calculator_widget(records: Mapping[str, Record], memory: float = 16e9) -> Panel:
     """Choose backbone, machine, data and settings; see hours, memory and money.
 
     Args:
         records: dtype → benchmark file; float32 is needed.
+        memory: bytes of the laptop, which is the benchmark's machine otherwise.
     """
 
     def draw(
@@ -101,17 +106,14 @@ def calculator_widget(records: Mapping[str, Record]) -> Panel:
         device: str | Machine = machine
         if backbone == OWN:
             shape = Shape.gpt2(OWN, layers, dim)
+        if machine == "laptop":
+            device = laptop(list(records.values()), memory)
         if machine == OWN:
             device = Machine(OWN, {dtype: tflops * 1e12}, read_gb * 1e9, memory_gb * 1e9)
         found, used, reached = plan(
             records, shape, device, share=share / 100, price=price, dtype=dtype, **more
         )
-        fits = (
-            "It fits."
-            if found.fits
-            else "<b>It does not fit:</b> take more devices, fewer \
-dialogues a batch and device, checkpointing, or shared weights (validation holds them all)."
-        )
+        fits = "It fits." if found.fits else TOO_LARGE
         says = f"<p>{fits} Reckoned with {100 * reached:.0f} % of the peak of {used.name}.</p>"
         return estimate_figure(found, used), says + plan_table(found).round(3).to_html()
 

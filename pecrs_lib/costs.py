@@ -10,7 +10,7 @@ Beside the flow, for notebook 15; arithmetic only, no torch. The model, and what
   a CPU for each dtype. That a GPU reaches the same share is an assumption: small models with small
   batches reach far less of it, large ones more.
 - Training batches are sorted by length, so padding is left out; devices divide the work evenly,
-  and what they tell each other costs nothing.
+  and what they tell each other costs nothing. A validation is retrieval and re-ranking alone.
 
 `measured_costs` holds this against the benchmark's measurements; `shapes` has models and machines.
 """
@@ -32,7 +32,7 @@ PROGRAM = 0.4e9  # bytes: Python, torch and transformers themselves
 
 @dataclass(frozen=True)
 class Data:
-    """What a corpus asks of the LM; per dialogue on average.
+    """What a corpus asks of the LM; per dialogue on average. Defaults: about INSPIRED's.
 
     Attributes:
         dialogues: of the training part; `valid` of the part that is ranked after every epoch.

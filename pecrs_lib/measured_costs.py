@@ -97,7 +97,7 @@ def measured_rows(record: Record) -> list[dict[str, Any]]:
         add("training", f"M_train {M}, {n} dialogues", row, flop / rate / share, **more)
     flop = read_flop(SHAPE, 100 * data.item_tokens)
     add("encoding", "100 items", record["encode"], flop / rate / share)
-    first = record["rank"][0]
+    first = next(row for row in record["rank"] if row["contexts"] == 1)
     context = first["floor"] * rate / read_flop(SHAPE, 1) - first["M"]
     for row in record["rank"]:
         n, M = row["contexts"], row["M"]
