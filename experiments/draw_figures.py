@@ -31,6 +31,7 @@ from pecrs_lib.report import baselines_text, markdown, summary
 from pecrs_lib.report_tables import against_baselines, verdicts
 from pecrs_lib.reproduction import TABLES
 from pecrs_lib.runs import NEEDS, read_runs
+from pecrs_lib.scaling_figures import scaling_figure
 from pecrs_lib.variant_tables import VARIANT_TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -197,6 +198,9 @@ def main() -> None:
         report = json.loads(bench.read_text(encoding="utf-8"))
         figures.save(figures.cost_figure(report), OUT / "one_pass.png")
         drawn.append("one_pass.png")
+    scaling = json.loads((RESULTS / "bench_scaling.json").read_text(encoding="utf-8"))
+    figures.save(scaling_figure(scaling), OUT / "scaling.png")
+    drawn.append("scaling.png")
     print("drawn:", ", ".join(drawn) or "nothing, data/results is empty")
 
 
