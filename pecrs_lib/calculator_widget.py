@@ -22,7 +22,7 @@ from pecrs_lib.widgets import STYLE, WIDE, Panel
 
 OWN = "numbers of my own"
 TOO_LARGE = (
-    "<b>It does not fit:</b> take more devices, fewer dialogues a batch and device, checkpointing, "
+    "<b>It does not fit:</b> take more devices, fewer dialogues at once, checkpointing, "
     "or shared weights (a validation holds them all)."
 )
 HELP = {
@@ -39,7 +39,9 @@ HELP = {
     "dialogues": "of the training part", "items": "of the catalogue",
     "M_train": "negatives of each recommending turn in training",
     "M_inference": "candidates re-ranked", "epochs": "over the training part",
-    "batch": "dialogues a step, of all devices together", "dtype": "of the frozen backbone",
+    "batch": "dialogues a step, of all devices together",
+    "at_once": "dialogues that a device reads in one pass (--at-once); 0: all of its share",
+    "dtype": "of the frozen backbone",
     "checkpointing": "activations computed twice rather than kept (--checkpointing)",
     "shared": "weights shared out over the devices (FSDP, configs/fsdp_7b.yaml)",
 }  # fmt: skip
@@ -145,6 +147,7 @@ def calculator_widget(records: Mapping[str, Record], memory: float = 16e9) -> Pa
         M_train=number("M_train", run.M_train, "M_train"),
         M_inference=number("M_inference", run.M_inference, "M_inference"),
         epochs=number("epochs", run.epochs, "epochs"), batch=number("batch", run.batch, "batch"),
+        at_once=number("at_once", run.at_once, "at once"),
         dtype=choice("dtype", ["float32", "bfloat16"], "dtype"),
         checkpointing=switch("checkpointing", "checkpointing"),
         shared=switch("shared", "weights shared out (FSDP)"),

@@ -4,7 +4,7 @@ Beside the flow, for notebook 15; arithmetic only, no torch. The model, and what
 
 - A token meets every weight of the linear layers once, two operations each; a scored token meets
   the vocabulary, too. Backward goes to the inputs only (the weights are frozen), as much again.
-  Attention, heads and optimizer are left out, as in the floors of `tests/benchmarks`.
+  Attention, LoRA, heads and optimizer are left out: a few percent of it at GPT-2 small's size.
 - Writing a token reads all weights once, however many replies are written together.
 - A machine reaches a `share` of its rates, one number for everything, measured by the benchmark on
   a CPU for each dtype. That a GPU reaches the same share is an assumption: small models with small
@@ -25,7 +25,6 @@ from dataclasses import dataclass, fields
 from pecrs_lib.shapes import Machine, Shape, positive
 
 BYTES = {"float32": 4, "bfloat16": 2}
-LOGITS = 4  # copies of the scored logits: they, their logarithm, and the gradients of both
 WORKING = 1.5  # times what is kept: with what backward computes beside it (fitted: notebook 15)
 PROGRAM = 0.4e9  # bytes: Python, torch and transformers themselves
 
@@ -61,6 +60,7 @@ class Run:
         batch: dialogues a step, of all devices together.
         checkpointing: activations computed twice rather than kept.
         shared: weights shared out over the devices (FSDP) rather than whole on each.
+        at_once: dialogues a device reads in one pass (`Trainer`); 0: all of its share.
     """
 
     M_train: int = 150
@@ -71,6 +71,7 @@ class Run:
     checkpointing: bool = False
     shared: bool = False
     devices: int = 1
+    at_once: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,10 @@ def reply_seconds(
 def memory_of(shape: Shape, data: Data, run: Run) -> dict[str, float]:
     """Bytes on each device while training, by part; item features lie in a file, read in parts.
 
-    A validation holds all weights, shared out or not.
+    A validation holds all weights, shared out or not. Of logits there are a few rows at a time.
     """
     per = math.ceil(run.batch / run.devices)
+    per = min(per, run.at_once or per)
     tokens = per * (data.tokens + data.recommending * run.M_train)
     size, layers = BYTES[run.dtype], shape.layers
     weights: float = shape.parameters * size
@@ -136,7 +138,6 @@ def memory_of(shape: Shape, data: Data, run: Run) -> dict[str, float]:
         "frozen weights": weights,
         "trained, with Adam": 16 * shape.trained / (run.devices if run.shared else 1),
         "activations": WORKING * kept,
-        "logits": WORKING * LOGITS * 4 * per * data.scored * shape.vocabulary,
     }
 
 
@@ -186,7 +187,7 @@ def estimate(shape: Shape, data: Data, machine: Machine, run: Run, share: float)
 
 
 def _checked(data: Data, machine: Machine, run: Run, share: float) -> None:
-    optional = {"valid", "spread", "recommending"}
+    optional = {"valid", "spread", "recommending", "at_once"}
     positive(**{
         f.name: getattr(part, f.name)
         for part in (data, run) for f in fields(part)
@@ -199,6 +200,8 @@ def _checked(data: Data, machine: Machine, run: Run, share: float) -> None:
     positive(rate=machine.flops[run.dtype], read=machine.read, memory=machine.memory)
     if machine.price < 0:
         raise ValueError(f"price must not be negative, got {machine.price}")
+    if run.at_once < 0:
+        raise ValueError(f"at_once must not be negative, got {run.at_once}")
     if run.M_train > data.items:
         raise ValueError(f"M_train is {run.M_train}, but there are only {data.items} items")
     if run.batch < run.devices:

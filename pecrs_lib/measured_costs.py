@@ -1,7 +1,7 @@
 """The cost model of `costs` beside what was measured (data/results/bench_scaling*.json).
 
-After `costs`, before `scaling_figures`. What a dialogue holds is read off the benchmark's counts of
-tokens, what the machine can do off its rates; one number is fitted, the share of the rates that is
+After `costs`, before `scaling_figures`. What a dialogue holds and what the machine can do
+is read off the benchmark's counts and rates; one number is fitted, the share of the rates that is
 reached. Times are not used otherwise, so that they can disagree.
 """
 
@@ -57,19 +57,11 @@ def share_of(record: Record) -> float:
 
 def data_of(record: Record, **known: int) -> Data:
     """What the benchmark's dialogues hold, from its counts; `known` are fields of `Data`."""
-    rate = record["gemm_gflops"] * 1e9
-    alone = [row for row in record["train"] if row["dialogues"] == 1]
-    M = [row["M_train"] for row in alone]
-    line = statistics.linear_regression(M, [_tokens(row) for row in alone])
-    tokens, recommending = line.intercept, line.slope
-    few = alone[M.index(min(M))]  # its floor is least of candidates
-    scored = (few["floor"] * rate - step_flop(SHAPE, _tokens(few), 0)) / step_flop(SHAPE, 0, 1)
-    two = next(row for row in record["train"] if row["dialogues"] == 2)
-    unpadded = 2 * (tokens + recommending * two["M_train"])
-    spread = (_tokens(two) / unpadded - 1) / (padding(2, 1.0) - 1)
-    found = Data(tokens=tokens, recommending=recommending, scored=scored, spread=max(0.0, spread))
-    item_tokens = record["encode"]["floor"] * rate / read_flop(SHAPE, 100)
-    return replace(found, item_tokens=item_tokens, **known)
+    asked = record["asked"]
+    return Data(
+        tokens=asked["tokens"], recommending=asked["recommending"], scored=asked["scored"],
+        spread=asked["tokens_std"] / asked["tokens"], item_tokens=asked["item_tokens"], **known,
+    )  # fmt: skip
 
 
 def measured_rows(record: Record) -> list[dict[str, Any]]:
@@ -86,22 +78,22 @@ def measured_rows(record: Record) -> list[dict[str, Any]]:
 
     for row in record["train"]:
         n, M = row["dialogues"], row["M_train"]
-        padded = padding(n, data.spread) * (data.tokens + data.recommending * M)
+        at_once = row["at_once"] or n
+        padded = padding(at_once, data.spread) * (data.tokens + data.recommending * M)
         flop = step_flop(SHAPE, n * padded, n * data.scored)
         more = {}
         if n > 1:
             wide = replace(data, tokens=padded, recommending=0)
-            parts = memory_of(SHAPE, wide, Run(M_train=M, batch=n, dtype=record["dtype"]))
+            parts = memory_of(SHAPE, wide, Run(batch=at_once, dtype=record["dtype"]))
             more = {"GB measured": row["peak_gib"] * 2**30 / 1e9,
                     "GB predicted": sum(parts.values()) / 1e9}  # fmt: skip
-        add("training", f"M_train {M}, {n} dialogues", row, flop / rate / share, **more)
-    flop = read_flop(SHAPE, 100 * data.item_tokens)
+        told = f"{n} dialogues" + (f", {at_once} at once" if at_once < n else "")
+        add("training", f"M_train {M}, {told}", row, flop / rate / share, **more)
+    flop = read_flop(SHAPE, record["asked"]["encoded_tokens"])
     add("encoding", "100 items", record["encode"], flop / rate / share)
-    first = next(row for row in record["rank"] if row["contexts"] == 1)
-    context = first["floor"] * rate / read_flop(SHAPE, 1) - first["M"]
     for row in record["rank"]:
         n, M = row["contexts"], row["M"]
-        flop = read_flop(SHAPE, n * (padding(n, data.spread) * context + M))
+        flop = read_flop(SHAPE, n * (record["asked"]["context"] + M))
         add("ranking", f"M {M}, {n} contexts", row, flop / rate / share)
     for row in record["write"]:
         seconds = reply_seconds(
@@ -110,8 +102,3 @@ def measured_rows(record: Record) -> list[dict[str, Any]]:
         )  # fmt: skip
         add("writing", f"{row['replies']} replies", row, seconds)
     return rows
-
-
-def _tokens(row: Record) -> float:
-    """Tokens of a step, padding included."""
-    return row["tokens_per_second"] * row["seconds"]

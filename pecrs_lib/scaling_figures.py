@@ -56,10 +56,14 @@ def scaling_figure(record: Record) -> Figure:
     """
     figure, axes = axes_of(4, (13.0, 3.9))
     alone = [row for row in record["train"] if row["dialogues"] == 1]
-    several = [row for row in record["train"] if row["M_train"] == 150]
+    several = [
+        row
+        for row in record["train"]
+        if row["M_train"] == 150 and 1 in (row["dialogues"], row["at_once"])
+    ]
     one = [row for row in record["rank"] if row["contexts"] == 1]
     _measured(axes[0], alone, "M_train", "M_train, one dialogue", "seconds a step of training")
-    _measured(axes[1], several, "dialogues", "dialogues a step, M_train 150", "seconds a step")
+    _measured(axes[1], several, "dialogues", "dialogues a step, one at a time", "seconds a step")
     _measured(axes[2], one, "M", "M, candidates re-ranked", "seconds a context")
     axes[2].plot(
         [row["M"] for row in one], [row["candidate_floor"] for row in one], "--", color="0.4",

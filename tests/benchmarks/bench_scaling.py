@@ -66,6 +66,7 @@ def asked(windows: Sequence[Window], texts: Sequence[Sequence[int]]) -> dict[str
     turns = [sum(bool(t.items) for t in w.turns) for w in windows]
     return {
         "tokens": float(np.mean(tokens)), "tokens_std": float(np.std(tokens)),
+        "context": float(np.mean([len(w.token) for w in windows])),
         "recommending": float(np.mean(turns)),
         "scored": float(np.mean([len(b.response_label) for b in batches])),
         "points": float(np.mean([b.responses for b in batches])),
