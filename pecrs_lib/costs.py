@@ -26,7 +26,7 @@ from pecrs_lib.shapes import Machine, Shape, positive
 
 BYTES = {"float32": 4, "bfloat16": 2}
 WORKING = 1.5  # times what is kept: with what backward computes beside it (fitted: notebook 15)
-PROGRAM = 0.4e9  # bytes: Python, torch and transformers themselves
+PROGRAM = 1.5e9  # bytes: Python, torch, the data, and what loading left behind (fitted, too)
 
 
 @dataclass(frozen=True)

@@ -56,11 +56,8 @@ def scaling_figure(record: Record) -> Figure:
     """
     figure, axes = axes_of(4, (13.0, 3.9))
     alone = [row for row in record["train"] if row["dialogues"] == 1]
-    several = [
-        row
-        for row in record["train"]
-        if row["M_train"] == 150 and 1 in (row["dialogues"], row["at_once"])
-    ]
+    wide = [row for row in record["train"] if row["M_train"] == 150]
+    several = [row for row in wide if 1 in (row["dialogues"], row["at_once"])]
     one = [row for row in record["rank"] if row["contexts"] == 1]
     _measured(axes[0], alone, "M_train", "M_train, one dialogue", "seconds a step of training")
     _measured(axes[1], several, "dialogues", "dialogues a step, one at a time", "seconds a step")
