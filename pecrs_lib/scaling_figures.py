@@ -21,7 +21,7 @@ from pecrs_lib.measured_costs import SHAPE, Record, data_of, measured_rows, shar
 from pecrs_lib.shapes import Machine, Shape
 
 FACTOR = 2.0  # within which a prediction is called right
-SECTIONS = {"train": ("M_train", "dialogues"), "encode": (), "rank": ("M", "contexts"),
+SECTIONS = {"train": ("M_train", "dialogues", "at_once"), "encode": (), "rank": ("M", "contexts"),
             "write": ("replies",)}  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def seconds_table(record: Record) -> pd.DataFrame:
             floor = row.get("floor", row.get("read_floor", np.nan) * row.get("tokens", np.nan))
             low, high = row["quartiles"]
             rows.append({
-                "section": section, "setting": ", ".join(f"{k} {row[k]}" for k in keys),
+                "section": section, "setting": ", ".join(f"{k} {row[k]}" for k in keys if row[k]),
                 "seconds": row["seconds"], "low": low, "high": high, "floor": floor, "n": row["n"],
             })  # fmt: skip
     return pd.DataFrame(rows)
