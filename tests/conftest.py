@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,25 @@ import torch
 
 from pecrs_lib.data import Catalogue, Dialogue, read_redial
 from tests.toys import save_tiny_backbone, toy_catalogue, toy_dialogues
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=4, help="how often tests/faults kills a training")
+
+
+@pytest.fixture
+def tried(
+    record_property: Callable[[str, object], None], request: pytest.FixtureRequest
+) -> Callable[[str, int, str], None]:
+    """Says for `docs/reliability.md` what a test tried, how often, and what happened.
+
+    The area is the constant AREA of the test's module.
+    """
+
+    def note(what: str, times: int, happened: str) -> None:
+        record_property("tried", json.dumps([request.module.AREA, what, times, happened]))
+
+    return note
 
 
 @pytest.fixture(scope="session")
