@@ -9,7 +9,6 @@ answered in an `AnswerCache`, so that a run can be broken off and asked again at
 from __future__ import annotations
 
 import fcntl
-import gzip
 import hashlib
 import json
 import threading
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
+from pecrs_lib.data.files import json_records
 from pecrs_lib.data.schema import DataError
 
 
@@ -165,7 +165,7 @@ class RecordedAnswers:
                     targets=tuple(row["gt_list"]),
                     seen=frozenset(row["prev_list"]),
                 )
-            except (KeyError, IndexError, TypeError, ValueError) as error:
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
                 if isinstance(error, DataError):
                     raise
                 raise DataError(f"not a recorded answer: {error!r}", path=path, line=number) from (
@@ -189,16 +189,7 @@ class RecordedAnswers:
 
 def _rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) of a JSON-lines file, gzipped or not."""
-    path = Path(path)
-    content = path.read_bytes()
-    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line:
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"not JSON: {error}", path=path, line=number) from error
-        if not isinstance(row, dict):
-            raise DataError("a JSON object is expected", path=path, line=number)
-        yield number, row
+    for record in json_records(path):
+        if not isinstance(record.value, dict):
+            raise record.error("a JSON object is expected")
+        yield record.line or 1, record.value
