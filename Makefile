@@ -4,11 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+CORE = tests/test_backbone.py tests/test_packing.py tests/test_training.py tests/test_readers.py \
+	tests/test_recommend.py tests/test_security.py tests/faults
 
-.PHONY: demo test test-browser lint figures notebooks badges benchmark clean help
+.PHONY: demo test test-browser lint figures notebooks badges benchmark reliability test-newest audit clean help
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -51,5 +53,19 @@ benchmark: $(READY) ## where the time goes, beside floors and three passes (INSP
 		--json data/results/bench_scaling_bfloat16.json
 	$(BIN)/python -m experiments.draw_figures
 
+reliability: $(READY) ## 20 killed trainings, 10,000 cases of bad data, and docs/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.reliability
+
+test-newest: ## tests of the core with the newest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable ".[dev]"
+	$(VENV)-newest/bin/pip list --outdated
+	OMP_NUM_THREADS=1 $(VENV)-newest/bin/python -m pytest $(CORE) -W ignore::DeprecationWarning -W ignore::FutureWarning
+
+audit: $(READY) ## known vulnerabilities of what is installed (needs the network)
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet pip-audit
+	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache runs/demo
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache runs/demo

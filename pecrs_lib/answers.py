@@ -8,15 +8,16 @@ answered in an `AnswerCache`, so that a run can be broken off and asked again at
 
 from __future__ import annotations
 
-import gzip
+import fcntl
 import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import IO, Any, Protocol, Self
 
+from pecrs_lib.data.files import json_records
 from pecrs_lib.data.schema import DataError
 
 
@@ -53,7 +54,7 @@ class AnswerCache:
 
     The file holds nothing else: no prompt, no address, no credential. A line that a crash cut off
     is dropped when the file is read again; any other bad line raises `DataError`. Threads of one
-    process may share an object; two processes must not share a file.
+    process may share an object, and processes a file: each line is written under a lock.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -64,16 +65,14 @@ class AnswerCache:
             self._read()
 
     def _read(self) -> None:
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
-        for number, line in enumerate(whole.decode("utf-8").splitlines(), start=1):
+        with self.path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # nobody is writing
+            whole = _cut_off(file)
+        for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 entry = json.loads(line)
                 self._answers[entry["key"]] = str(entry["answer"])
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise DataError(
                     "not a cached answer: {key, answer} is expected", path=self.path, line=number
                 ) from error
@@ -91,12 +90,24 @@ class AnswerCache:
         line = json.dumps({"key": key, "answer": answer}) + "\n"
         with self._lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line)
+            with self.path.open("a+b", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                _cut_off(file)
+                file.write(line.encode())
             self._answers[key] = answer
 
     def __len__(self) -> int:
         return len(self._answers)
+
+
+def _cut_off(file: IO[bytes]) -> bytes:
+    """The lines of an open file, which ends in a whole one afterwards."""
+    file.seek(0)
+    content = file.read()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        file.truncate(len(whole))
+    return whole
 
 
 @dataclass(frozen=True)
@@ -154,7 +165,7 @@ class RecordedAnswers:
                     targets=tuple(row["gt_list"]),
                     seen=frozenset(row["prev_list"]),
                 )
-            except (KeyError, IndexError, TypeError, ValueError) as error:
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
                 if isinstance(error, DataError):
                     raise
                 raise DataError(f"not a recorded answer: {error!r}", path=path, line=number) from (
@@ -178,16 +189,7 @@ class RecordedAnswers:
 
 def _rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) of a JSON-lines file, gzipped or not."""
-    path = Path(path)
-    content = path.read_bytes()
-    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line:
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"not JSON: {error}", path=path, line=number) from error
-        if not isinstance(row, dict):
-            raise DataError("a JSON object is expected", path=path, line=number)
-        yield number, row
+    for record in json_records(path):
+        if not isinstance(record.value, dict):
+            raise record.error("a JSON object is expected")
+        yield record.line or 1, record.value

@@ -6,19 +6,26 @@ so a run that dies in the middle of writing loses nothing.
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+from safetensors import SafetensorError
 
+from pecrs_lib.config import Config
+from pecrs_lib.context import Window
+from pecrs_lib.data.storage import check_sums, on_disk, write_sums, write_whole
 from pecrs_lib.model import PECRS
 from pecrs_lib.sharding import like, load_whole_state
 
 STATE = "training.pt"
+NONFINITE = "nonfinite.json"  # the dialogues on which a run ended
 FREE_TO_CHANGE = ("backbone", "patience")  # settings that may differ on resuming
 
 
@@ -43,16 +50,66 @@ class Progress:
 
 
 def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a new folder, then put it in the place of `final`."""
+    """Let `write` fill a new folder, then put it in the place of `final`.
+
+    Raises:
+        CheckpointError: it could not be written, e.g. to a full disk; `final` is as it was.
+    """
     new, old = (final.with_name(f"{final.name}{suffix}") for suffix in (".new", ".old"))
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    write(new)
+    try:
+        new.mkdir(parents=True)
+        write(new)
+        for file in filter(Path.is_file, new.rglob("*")):
+            on_disk(file)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)
+        if not isinstance(error, OSError | RuntimeError | SafetensorError):
+            raise
+        why = " ".join((getattr(error, "strerror", None) or str(error)).split())
+        raise CheckpointError(
+            f"{final} cannot be written ({why}); the one before is kept: free some space, then the "
+            "same command goes on from there"
+        ) from error
     if final.exists():
         shutil.rmtree(old, ignore_errors=True)
         final.replace(old)
     new.replace(final)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_nonfinite(
+    value: float,
+    what: str,
+    step: int,
+    batches: Sequence[Sequence[Window]],
+    names: Sequence[str],
+    out: Path,
+) -> None:
+    """End a run whose loss or gradient is no number; the ids of its dialogues go to a file.
+
+    Args:
+        names: id of each training dialogue.
+
+    Raises:
+        FloatingPointError: `value` is NaN or infinite; names the file. Weights are as before.
+    """
+    if math.isfinite(value):
+        return
+    ids, path = sorted({names[w.dialogue] for batch in batches for w in batch}), out / NONFINITE
+    record = {"what": what, "value": str(value), "step": step, "dialogues": ids}
+    write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    raise FloatingPointError(
+        f"the {what} became {value} at step {step} on the dialogues listed in {path} "
+        f"({', '.join(ids[:3])}{', …' if len(ids) > 3 else ''}); lower the learning rate"
+    )
+
+
+def write_record(out: Path, history: pd.DataFrame, config: Config, data: str) -> None:
+    """``history.csv`` and ``run.json``, for people to read."""
+    write_whole(out / "history.csv", history.to_csv(index=False))
+    record = {"config": config.to_dict(), "data": data}
+    write_whole(out / "run.json", json.dumps(record, indent=2) + "\n")
 
 
 def save_checkpoint(
@@ -74,6 +131,7 @@ def save_checkpoint(
             "data": data,
         }
         torch.save(state, folder / STATE)
+        write_sums(folder)
 
     replace_folder(final, write)
 
@@ -97,6 +155,7 @@ def load_checkpoint(
     if folder is None:
         return None
     try:
+        check_sums(folder)  # of all its files, before any is read
         state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
         saved = PECRS.from_pretrained(folder, backbone=model.config.backbone)
     except Exception as error:

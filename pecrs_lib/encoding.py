@@ -16,9 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pecrs_lib.data.storage import cannot_write, sha256
 from pecrs_lib.items import ItemFeatures, Progress
-from pecrs_lib.memory import mapped
+from pecrs_lib.memory import made, mapped
 from pecrs_lib.processes import ALONE, Processes
+
+DIGEST = 32  # bytes of a SHA-256
+BLOCK = 1 << 20  # bytes read at a time
 
 Tokens = Sequence[Sequence[int]] | Sequence[np.ndarray]  # ids of every item
 
@@ -101,22 +105,24 @@ def cached_features(
     Args:
         backbone: fingerprint of the frozen LM; with the token ids it makes the file's name, so a
             changed text, tokenizer or weight is encoded anew.
-        cache_dir: made when missing. A file appears there only once it is complete.
+        cache_dir: made when missing. A file appears there only once it is complete, and one that
+            is no more what was written is made anew.
         processes: all write into the one file.
 
     Raises:
+        OSError: the folder cannot be written to, or the disk is full; names the file.
         FileNotFoundError: a process does not see the file that the first one made.
     """
     path = cache_dir / f"items-{_digest(tokens, backbone, dim)[:24]}.f16"
     offset = np.concatenate([[0], np.cumsum(lengths(tokens))])
     shape = (int(offset[-1]), dim)
-    if not processes.agree(path.exists() and path.stat().st_size == shape[0] * dim * 2):
+    if not processes.agree(_is_whole(path, shape[0] * dim * 2)):
         cache_dir.mkdir(parents=True, exist_ok=True)
         name = processes.agree(f"{path.name}.{uuid.uuid4().hex}")  # its own, if two run at once
         partial = path.with_name(name)
         try:
             if processes.first:
-                np.memmap(partial, np.float16, "w+", shape=shape)
+                made(partial, shape, np.float16)
             processes.wait()
             out = np.memmap(processes.shared(partial), np.float16, "r+", shape=shape)
             encode_items(
@@ -127,13 +133,28 @@ def cached_features(
             del out
             processes.wait()
             if processes.first:
+                with partial.open("ab") as file:
+                    file.write(bytes.fromhex(sha256(partial)))
                 partial.replace(path)
-        except BaseException:
+        except BaseException as error:
             partial.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno:
+                raise cannot_write(error, path) from error
             raise
         processes.wait()
     values = mapped(processes.shared(path), shape, np.float16)
     return ItemFeatures(torch.from_numpy(values), torch.from_numpy(offset))
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    """Whether a file has `size` bytes and behind them their SHA-256; a damaged one is made anew."""
+    if not path.exists() or path.stat().st_size != size + DIGEST:
+        return False
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for start in range(0, size, BLOCK):
+            digest.update(file.read(min(BLOCK, size - start)))
+        return digest.digest() == file.read()
 
 
 def _digest(tokens: Tokens, backbone: str, dim: int) -> str:

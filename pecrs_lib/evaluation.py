@@ -9,6 +9,8 @@ one dialogue are not independent.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
@@ -20,7 +22,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pecrs_lib.baselines import Recommender
-from pecrs_lib.data import Catalogue, Dialogue
+from pecrs_lib.data import Catalogue, DataError, Dialogue
+from pecrs_lib.data.storage import whole_file
 from pecrs_lib.metrics import bootstrap_means, recall_at_k, unique_items
 
 Targets = Literal["all", "novel"]
@@ -104,16 +107,19 @@ class Predictions:
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` file: plain arrays, no pickles."""
         arrays: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        with Path(path).open("wb") as file:  # a path would get ".npz" appended
+        with whole_file(Path(path)) as partial, partial.open("wb") as file:  # no ".npz" appended
             np.savez_compressed(file, **(arrays | {"item": self.item.astype(np.str_)}))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote; a field too many or too few raises ValueError with the path."""
-        with np.load(path, allow_pickle=False) as file:
-            if set(file.files) != {f.name for f in fields(cls)}:
-                raise ValueError(f"{path}: not saved predictions, its arrays are {file.files}")
-            values = {name: file[name] for name in file.files}
+        """Read what `save` wrote; a damaged file and wrong fields raise DataError with the path."""
+        try:
+            with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                values = {name: file[name] for name in file.files}
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, AttributeError) as error:
+            raise DataError(f"not saved predictions: {error}", path=path) from error
+        if set(values) != {f.name for f in fields(cls)}:
+            raise DataError(f"not saved predictions, its arrays are {[*values]}", path=path)
         return cls(**{**values, "name": str(values["name"])})
 
 

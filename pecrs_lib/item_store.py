@@ -9,7 +9,6 @@ is a batch, and 8 bytes per item for where it begins. The numbers are the same, 
 from __future__ import annotations
 
 import tempfile
-import uuid
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,9 +20,10 @@ from torch import Tensor
 
 from pecrs_lib.context import DialogueTokenizer
 from pecrs_lib.data.schema import Movie
+from pecrs_lib.data.storage import whole_file
 from pecrs_lib.encoding import cached_features, lengths
 from pecrs_lib.items import ItemFeatures, Progress, tokenize_items
-from pecrs_lib.memory import mapped
+from pecrs_lib.memory import made, mapped
 from pecrs_lib.model import PECRS
 
 BLOCK = 4096  # films tokenized together
@@ -119,14 +119,9 @@ def store_vectors(model: PECRS, features: ItemFeatures, path: Path) -> Tensor:
         path: of the file, float32; it is there only once it is complete.
     """
     shape = (len(features), model.backbone.dim)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        out = np.memmap(partial, np.float32, "w+", shape=shape)
+    with whole_file(path) as partial:
+        out = made(partial, shape, np.float32)
         model.items.catalogue(features, out=torch.from_numpy(out))
         out.flush()
         del out
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
     return torch.from_numpy(mapped(path, shape, np.float32))

@@ -98,7 +98,8 @@ class LocalModel:
             )
             return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-        chat = question.chat
+        control = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
+        chat = [{**said, "content": _typed(said["content"], control)} for said in question.chat]
         try:
             ids = encode(chat)
         except TemplateError:  # some templates know no system message
@@ -124,3 +125,10 @@ class LocalModel:
         )  # fmt: skip
         new = made[:, inputs["input_ids"].shape[1] :]
         return [str(t) for t in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+def _typed(text: str, control: Iterable[str]) -> str:
+    """A text in which control tokens that somebody typed are words, by a blank inside them."""
+    for token in control:
+        text = text.replace(token, f"{token[:1]} {token[1:]}")
+    return text

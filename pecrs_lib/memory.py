@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pecrs_lib.data.storage import allocate
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
@@ -30,6 +32,12 @@ def keep_freed_memory() -> bool:
     return (
         mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
     )
+
+
+def made(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap:
+    """A new file as an array to write to; all of it is reserved on the disk (`allocate`)."""
+    allocate(path, math.prod(shape) * np.dtype(dtype).itemsize)
+    return np.memmap(path, dtype, "r+", shape=shape)
 
 
 def mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pecrs_lib.backbone import Backbone
 from pecrs_lib.config import Config
 from pecrs_lib.data.schema import Catalogue
+from pecrs_lib.data.storage import check_sums, write_sums
 from pecrs_lib.encoding import cached_features, encode_items
 from pecrs_lib.heads import Head, QueryEncoder, Standardise, mlp
 from pecrs_lib.items import ItemEncoder, ItemFeatures, Progress, tokenize_items
@@ -33,6 +34,8 @@ from pecrs_lib.losses import (
 from pecrs_lib.negatives import own_item
 from pecrs_lib.packing import Batch, additive, visible
 from pecrs_lib.processes import ALONE, Processes
+
+PARTS = ("pecrs.json", "heads.safetensors", "adapter/adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class PECRS(nn.Module):
         return dict(self._heads().named_buffers())
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Adapters, token vectors, heads (safetensors) and config; not the backbone."""
+        """Adapters, token vectors, heads (safetensors), config, checksums; not the backbone."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backbone.save(folder / "adapter")
@@ -117,6 +120,7 @@ class PECRS(nn.Module):
         )
         record = {"config": self.config.to_dict(), "backbone": self.backbone.fingerprint}
         (folder / "pecrs.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_sums(folder)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, backbone: str | None = None) -> PECRS:
@@ -127,14 +131,16 @@ class PECRS(nn.Module):
 
         Raises:
             FileNotFoundError: not such a folder.
+            DataError: a file is not what it was when it was saved.
             ValueError: its heads are not those of this version.
             BackboneError: the backbone is missing, or its weights are not those of the training.
         """
         folder = Path(folder)
-        record_path = folder / "pecrs.json"
-        if not record_path.exists():
-            raise FileNotFoundError(f"{folder} is no PECRS checkpoint: it has no pecrs.json")
-        record = json.loads(record_path.read_text(encoding="utf-8"))
+        check_sums(folder)
+        for name in PARTS:  # peft would look for adapters elsewhere
+            if not (folder / name).exists():
+                raise FileNotFoundError(f"{folder} is no PECRS checkpoint: it has no {name}")
+        record = json.loads((folder / "pecrs.json").read_text(encoding="utf-8"))
         config = Config.from_dict(record["config"])
         if backbone is not None:
             config = config.with_(backbone=backbone)

@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from pecrs_lib.context import SPEAKER
-from pecrs_lib.data.schema import Catalogue, Dialogue, Utterance
+from pecrs_lib.data.schema import Catalogue, DataError, Dialogue, Utterance
+from pecrs_lib.data.storage import whole_file, write_whole
 from pecrs_lib.items import item_fields
 from pecrs_lib.memory import keep_freed_memory
 
@@ -216,21 +217,23 @@ def pretrain(
     )
     step = 0
     if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
+        try:
+            state = torch.load(state_path, weights_only=True)
+        except Exception as error:  # torch has a dozen kinds for a damaged file
+            raise DataError("damaged; remove it to start again", path=state_path) from error
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, curve = state["step"], state["curve"]
 
     def save() -> None:
-        partial = state_path.with_suffix(".part")
         weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save({**weights, "step": step, "curve": curve}, partial)
-        partial.replace(state_path)
+        with whole_file(state_path) as partial:
+            torch.save({**weights, "step": step, "curve": curve}, partial)
         record = {
             "config": asdict(config), "start": str(start) if start else None,
             "sources": dict(sources or {}), "train_tokens": len(stream), "curve": curve,
         }  # fmt: skip
-        record_path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_whole(record_path, json.dumps(record, indent=2) + "\n")
 
     bar = tqdm(total=config.steps, initial=step, disable=not show, desc="pre-training", unit="step")
     running: list[float] = []

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from pecrs_lib.data import Catalogue, Dialogue, Movie
+from pecrs_lib.data.storage import write_whole
 from pecrs_lib.measuring import Corpus, bar_of, measure
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows
@@ -129,7 +130,7 @@ def _clock(path: Path) -> Iterator[None]:
         yield
     finally:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{before + time.perf_counter() - started:.1f}\n", encoding="utf-8")
+        write_whole(path, f"{before + time.perf_counter() - started:.1f}\n")
 
 
 @contextmanager
@@ -145,7 +146,7 @@ def _steps_timed(trainer: Trainer, path: Path) -> Iterator[None]:
             after - before for (k, before), (_, after) in pairs if k % trainer.steps_per_epoch
         ]
         if seconds:
-            path.write_text(f"{float(np.median(seconds)):.3f}\n", encoding="utf-8")
+            write_whole(path, f"{float(np.median(seconds)):.3f}\n")
 
 
 def clear_accelerator() -> None:

@@ -21,6 +21,7 @@ import torch
 from pecrs_lib import __version__
 from pecrs_lib.config import PAPER_SMALL, TINY, Config
 from pecrs_lib.data import DataError
+from pecrs_lib.data.storage import write_whole
 from pecrs_lib.variants import BEYOND, LEARNING_CURVE, OFFICIAL
 
 MAIN = "PECRS"
@@ -273,9 +274,7 @@ def write_run(record: Mapping[str, Any], path: Path) -> None:
     """A line per entry: small, and legible in a diff. Appears only once it is complete."""
     lines = (f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in record.items())
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def read_runs(folder: Path) -> dict[str, dict[str, Any]]:
@@ -288,7 +287,7 @@ def read_runs(folder: Path) -> dict[str, dict[str, Any]]:
     for path in sorted(folder.glob("*.json")):
         try:
             found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise DataError(f"not a run: {error}; remove it to run again", path=path) from error
     return found
 

@@ -52,6 +52,7 @@ _YEAR = re.compile(r"\s*\((?:18|19|20)\d\d[^()]*\)")
 _SERIES = re.compile(r"\b(?:part|chapter|volume|vol|episode) (?=\d)")
 _EPISODE = re.compile(r"\bepisode \d+ ")
 _JOINED = re.compile(r"[A-Z0-9][\w'’]* (?:(?:of|in|for|to|with|at|on) )(?:(?:the|a|an) )?$")
+NEAR = 100  # characters
 _OPEN, _CLOSE = tuple("\"“‘'*"), tuple("\"”’'*,.!")
 _WORD = re.compile(r"[^\W_]+(?:['’·.][^\W_]+)*")
 
@@ -153,8 +154,7 @@ class TitleMatcher:
         for row, movie in enumerate(catalogue):
             self.whole[normalise(split_year(movie.title)[0])].append(row)
         self.longest: dict[str, int] = defaultdict(int)  # first word -> most words of a title
-        for key in self.whole:
-            first, *others = key.split()
+        for first, *others in (key.split() for key in self.whole if key):
             self.longest[first] = max(self.longest[first], 1 + len(others))
 
     def titles(self, named: Sequence[str]) -> list[Title]:
@@ -274,6 +274,8 @@ def _other_names(title: str) -> list[str]:
 
 def _looks_like_a_title(text: str, start: int, end: int, words: int) -> bool:
     first, last = text[start], text[start:end].split()[-1][0]
+    text = text[max(0, start - NEAR) : end + NEAR]  # what stands far away decides nothing
+    start, end = min(start, NEAR), min(start, NEAR) + end - start
     if first.islower() or last.islower():
         return False
     if re.match(r"(?: |: | - )[A-Z0-9]", text[end:]) or _JOINED.search(text[:start]):

@@ -9,7 +9,6 @@ for all at once.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -25,7 +24,14 @@ from tqdm.auto import tqdm
 
 from pecrs_lib.batches import epoch_batches, fingerprint, passes
 from pecrs_lib.calibration import calibrate
-from pecrs_lib.checkpoint import Progress, load_checkpoint, replace_folder, save_checkpoint
+from pecrs_lib.checkpoint import (
+    Progress,
+    load_checkpoint,
+    refuse_nonfinite,
+    replace_folder,
+    save_checkpoint,
+    write_record,
+)
 from pecrs_lib.context import Window
 from pecrs_lib.data.schema import Catalogue, Dialogue
 from pecrs_lib.devices import (
@@ -57,8 +63,7 @@ class Trainer:
         out: folder of the run; `out/best` holds the best model, `out/last` the state to resume.
         cache_dir: where item features are kept; `out/cache` when None.
         show: progress bars, of the first process.
-        on_step: called with (step, losses) after every optimizer step, e.g. by a live plot; in
-            the first process alone.
+        on_step: called with (step, losses) after every step, in the first process alone.
         checkpointing: compute activations twice, keep none (`recompute_layers`).
         at_once: dialogues in one pass of a process, for less memory (`batches.passes`).
     """
@@ -90,6 +95,7 @@ class Trainer:
         model.to(self.accelerator.device)
         if model.device.type == "cpu":
             keep_freed_memory()
+        self.train_ids = [dialogue.id for dialogue in train]
         self.train_windows = encode_windows(train, catalogue, model)
         self.valid_windows = encode_windows(valid, catalogue, model)
         if not any(t.items for w in self.train_windows for t in w.turns):
@@ -134,8 +140,7 @@ class Trainer:
 
     def fit(self) -> pd.DataFrame:
         """Train to the end, or to the point of early stopping; returns the history."""
-        for _ in self.epochs():
-            pass
+        list(self.epochs())
         return self.history()
 
     def epochs(self) -> Iterator[dict[str, float]]:
@@ -144,6 +149,7 @@ class Trainer:
         Ctrl-C in the middle saves the state under `out/last` and is raised again.
 
         Raises:
+            FloatingPointError: a loss or gradient is no number; see `out/nonfinite.json`.
             ProcessLostError: another process of the run ended; the first one has saved what it
                 has, or, where weights are shared out, the epochs before.
         """
@@ -209,7 +215,7 @@ class Trainer:
 
     def _gradient(self, parts: Sequence[Sequence[Window]]) -> dict[str, float]:
         """The clipped gradient of one or more batches; returns their mean losses."""
-        config, step = self.config, self.progress.step
+        config, step, whose = self.config, self.progress.step, (self.train_ids, self.out)
         if config.refresh_items and step and step % config.refresh_items == 0:
             self.features = self._encode_items(self.raw_model)
         self.model.train()
@@ -222,21 +228,17 @@ class Trainer:
             torch.manual_seed(seed + 500_009 * self.processes.rank)  # dropout: each its own
             how = (len(self.catalogue), config, generator, self.processes, self.at_once)
             for one in passes(parts, *how):
-                # gradients of several processes are put together once, after the last pass
+                # several processes put gradients together once, after the last pass
                 with nullcontext() if one.last else self.accelerator.no_sync(self.model):
                     losses = self.model(one.batch.to(self.accelerator.device), self.features)
                     loss = losses.joint(config)
-                    if not torch.isfinite(loss):
-                        ids = sorted({w.dialogue for w in one.windows})
-                        raise FloatingPointError(
-                            f"the loss became {loss.item()} at step {step} on dialogues {ids}; "
-                            "lower the learning rate"
-                        )
+                    refuse_nonfinite(loss.item(), "loss", step, [one.windows], *whose)
                     self.accelerator.backward(loss * one.weight)
                 three = torch.stack([losses.recall, losses.rerank, losses.gen]).detach()
                 total += one.weight * three.float().cpu()
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.accelerator.clip_grad_norm_(trained, config.clip)
+        norm = self.accelerator.clip_grad_norm_(trained, config.clip)
+        refuse_nonfinite(float(norm), "gradient", step, parts, *whose)
         total = self.processes.sum(total) / self.processes.count
         return dict(zip(("recall", "rerank", "gen"), total.tolist(), strict=True))
 
@@ -251,8 +253,8 @@ class Trainer:
                 processes=self.processes,
             )  # fmt: skip
         n, *sums = self.progress.running
-        means = dict(zip(("recall", "rerank", "gen"), (s / max(n, 1) for s in sums), strict=True))
-        row = {"epoch": float(self.progress.epoch + 1), **means, **ranked.scores(VALIDATION_K)}
+        means = zip(("recall", "rerank", "gen"), (s / max(n, 1) for s in sums), strict=True)
+        row = {"epoch": self.progress.epoch + 1.0, **dict(means), **ranked.scores(VALIDATION_K)}
         row["score"] = float(np.mean([row[f"R@{k}"] for k in VALIDATION_K]))
         return row
 
@@ -270,9 +272,7 @@ class Trainer:
                 return
             parts = (self.raw_model, state, self.schedule, self.progress, self.data)
             save_checkpoint(self.out / "last", *parts)
-        self.history().to_csv(self.out / "history.csv", index=False)
-        record = {"config": self.config.to_dict(), "data": self.data}
-        (self.out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_record(self.out, self.history(), self.config, self.data)
 
     def save_alone(self) -> bool:
         """`save` where no other process is needed for it; False where weights are shared out."""

@@ -85,9 +85,10 @@ def find_items(
     words = [text[start:end] for start, end in spans]
     matches = match_titles(words, catalogue, threshold=101, index=index)
     found: list[Mention] = []
+    taken = bytearray(len(text))
     for (start, end), match in zip(spans, matches, strict=True):
-        free = all(end <= (m.start or 0) or (m.end or 0) <= start for m in found)
-        if free and match.row is not None:
+        if match.row is not None and not any(taken[start:end]):
+            taken[start:end] = b"\1" * (end - start)
             found.append(Mention(catalogue[match.row].id, start, end))
     return tuple(sorted(found, key=lambda mention: mention.start or 0))
 
@@ -121,9 +122,8 @@ def near_misses(text: str, catalogue: Catalogue, k: int = 3) -> dict[str, list[M
 def _years(text: str) -> Iterator[tuple[int, int]]:
     """Spans of capitals that end in a year."""
     for year in _YEAR.finditer(text):
-        before = [
-            run for run in _RUN.finditer(text, 0, year.start()) if run.end() + 1 >= year.start()
-        ]
+        runs = _RUN.finditer(text, max(0, year.start() - LONGEST_TITLE), year.start())
+        before = [run for run in runs if run.end() + 1 >= year.start()]
         if before:
             yield before[-1].start(), year.end()
 
@@ -146,12 +146,14 @@ def _quotes(text: str) -> Iterator[tuple[int, int]]:
 def _candidates(text: str) -> Iterator[tuple[int, int]]:
     """Spans that are written like a title."""
     for year in _YEAR.finditer(text):
-        starts = [word.start() for word in _WORD.finditer(text, 0, year.start())]
+        near = _WORD.finditer(text, max(0, year.start() - LONGEST_TITLE), year.start())
+        starts = [at for word in near if (at := word.start()) == 0 or text[at - 1].isspace()]
         yield from ((start, year.end()) for start in starts[-LONGEST:])
     yield from _quotes(text)
     for run in _RUN.finditer(text):
         words = [word.span() for word in re.finditer(r"[\w'’-]+", run[0])]
-        inside = bool(re.search(r"[\w,;:—-]\s*$", text[: run.start()]))  # a sentence
+        before = text[max(0, run.start() - LONGEST_TITLE) : run.start()].rstrip()
+        inside = bool(re.search(r"[\w,;:—-]$", before[-1:]))  # a sentence
         for i, (first, end) in enumerate(words):
             name = run[0][first:end]  # one word: not one that any sentence could begin with
             if len(name) > 3 and name[0].isupper() and (inside or i > 0):

@@ -295,6 +295,7 @@ def test_a_moved_backbone_is_pointed_at(files, tiny_backbone, run, tmp_path):
         place = moved / "best" / source.relative_to(run / "best")
         place.mkdir() if source.is_dir() else place.write_bytes(source.read_bytes())
     (moved / "best" / "pecrs.json").write_text(json.dumps(record))
+    (moved / "best" / "SHA256SUMS").unlink()
     hello = {"stdin": "seeker: hello"}
     assert "--catalogue" in complaint("recommend", "--checkpoint", moved, **hello)
     items = ["--catalogue", files / "movies.csv"]

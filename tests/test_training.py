@@ -12,6 +12,7 @@ import torch
 from pecrs_lib.batches import epoch_batches
 from pecrs_lib.checkpoint import CheckpointError
 from pecrs_lib.config import Config
+from pecrs_lib.data.storage import SUMS
 from pecrs_lib.model import PECRS
 from pecrs_lib.training import Trainer, learning_rate_factor
 from tests.toys import toy_dialogues
@@ -63,6 +64,7 @@ def test_a_checkpoint_older_than_a_setting_resumes(tiny_backbone, catalogue, dia
     record = json.loads(path.read_text())
     del record["config"]["item_pooling"], record["config"]["item_head"]
     path.write_text(json.dumps(record))
+    (tmp_path / "last" / SUMS).unlink()  # older ones have none
     assert trainer(tiny_backbone, catalogue, dialogues, tmp_path, epochs=1).resume()
     other = trainer(tiny_backbone, catalogue, dialogues, tmp_path, epochs=1, item_head=False)
     with pytest.raises(CheckpointError):

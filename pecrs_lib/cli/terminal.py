@@ -8,6 +8,7 @@ at fault.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -20,6 +21,11 @@ import typer
 from typer.core import TyperGroup
 
 # Raised by the library with a message for people; named, because importing them imports torch.
+WHAT_TO_DO = {
+    errno.ENOSPC: "; free some space or choose another folder",
+    errno.EROFS: "; choose another folder",
+    errno.EACCES: "; check its permissions or choose another folder",
+}
 EXPECTED = (
     "DataError",
     "DownloadError",
@@ -105,7 +111,8 @@ def advice(error: Exception) -> str | None:
         first, *reasons = str(error).splitlines()  # what, why, and then a page of help
         return " ".join([first, *(reason.strip() for reason in reasons[:1])])
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        line = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return line + WHAT_TO_DO.get(error.errno or 0, "") * ("another folder" not in line)
     known = isinstance(error, ValueError | OSError) or type(error).__name__ in EXPECTED
     return " ".join(str(error).split()) if known and str(error).strip() else None
 

@@ -180,6 +180,7 @@ def _start(run: Trainer, items: Catalogue, split: dict[str, Any] | None, resume:
     from pecrs_lib.checkpoint import CheckpointError
     from pecrs_lib.cli.trained import CATALOGUE
     from pecrs_lib.data import read_catalogue, write_catalogue
+    from pecrs_lib.data.storage import write_whole
 
     place = run.out / CATALOGUE
     try:
@@ -200,7 +201,7 @@ def _start(run: Trainer, items: Catalogue, split: dict[str, Any] | None, resume:
         return
     write_catalogue(items, place)
     if split is not None:
-        (run.out / SPLIT).write_text(json.dumps(split, indent=2) + "\n", encoding="utf-8")
+        write_whole(run.out / SPLIT, json.dumps(split, indent=2) + "\n")
 
 
 def _fit(run: Trainer) -> None:

@@ -129,7 +129,10 @@ class Field:
 
 def shown(value: object, limit: int = 60) -> str:
     """A value as it goes into an error message: its repr, shortened."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:  # of lists in lists, deeper than Python goes
+        text = f"a {type(value).__name__} nested too deep to show"
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 

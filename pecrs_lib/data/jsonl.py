@@ -21,6 +21,7 @@ from typing import Any, cast, get_args
 
 from pecrs_lib.data.files import Field, json_records
 from pecrs_lib.data.schema import Catalogue, DataError, Dialogue, Mention, Role, Utterance
+from pecrs_lib.data.storage import write_whole
 
 
 def read_jsonl(path: str | Path) -> list[Dialogue]:
@@ -92,9 +93,9 @@ def jsonl_bytes(dialogues: Iterable[Dialogue], path: str | Path | None = None) -
 
 
 def write_bytes(content: bytes, path: str | Path) -> None:
-    """Write a file, gzipped if its name ends in ``.gz``: equal content gives equal bytes."""
+    """Write a file whole, gzipped if its name ends in ``.gz``: equal content gives equal bytes."""
     path = Path(path)
-    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    write_whole(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def _plain(dialogue: Dialogue) -> dict[str, Any]:

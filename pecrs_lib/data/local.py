@@ -7,12 +7,10 @@ without the official test set.
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pecrs_lib.data.files import existing_file
+from pecrs_lib.data.files import json_records
 from pecrs_lib.data.matching import match_catalogue, most_detailed
 from pecrs_lib.data.processed import read_movie_db, read_processed
 from pecrs_lib.data.redial import read_redial
@@ -29,15 +27,15 @@ def recovered_catalogue(path: Path) -> Catalogue:
     get their number for a title.
     """
     movies = []
-    for line in gzip.decompress(existing_file(path).read_bytes()).decode("utf-8").splitlines():
-        row = json.loads(line)
-        film = row["match"]
-        if film is None:
-            movies.append(Movie(id=str(row["id"]), title=f"Film {row['id']}"))
+    for row in json_records(path):
+        item, match = row.get("id").identifier(), row.get("match")
+        if match.value is None:
+            movies.append(Movie(id=item, title=f"Film {item}"))
             continue
+        film = {"title": match.get("title").text(), **match.value}
         movies.append(
             Movie(
-                id=str(row["id"]),
+                id=item,
                 title=film["title"],
                 year=film.get("year"),
                 actors=tuple(film.get("actors") or ())[:5],

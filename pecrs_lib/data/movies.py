@@ -21,6 +21,7 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -167,7 +168,7 @@ def _table(path: str | Path, delimiter: str) -> Iterator[Field]:
     header: list[str] = []
     start = 1
     try:
-        for cells in reader:
+        for cells in _unlimited(reader):
             line, start = start, reader.line_num + 1
             if not cells:
                 continue
@@ -182,6 +183,19 @@ def _table(path: str | Path, delimiter: str) -> Iterator[Field]:
                 yield Field(dict(zip(header, cells, strict=True)), path, line)
     except csv.Error as error:
         raise DataError(f"not a table: {error}", path=path, line=start) from error
+
+
+def _unlimited(reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    """The rows of a `csv.reader`, with cells of any length; the module's limit stays as it is."""
+    while True:
+        before = csv.field_size_limit(sys.maxsize)
+        try:
+            row = next(reader, None)
+        finally:
+            csv.field_size_limit(before)
+        if row is None:
+            return
+        yield row
 
 
 def _year(row: Field, column: str = "year") -> int | None:
@@ -202,7 +216,7 @@ def _split(row: Field, column: str, separator: str) -> tuple[str, ...]:
 
 def _new(field: Field, lines: dict[str, int | None], movie: Movie) -> Movie:
     """The movie, if its id is new and its title is not empty."""
-    if not movie.title:
+    if not movie.title.strip():
         raise field.error(f"movie {movie.id!r} has an empty title")
     if movie.id in lines:
         raise field.error(f"id {movie.id!r} is the id of line {lines[movie.id]} already")

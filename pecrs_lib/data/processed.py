@@ -65,7 +65,7 @@ def _utterance(field: Field, catalogue: Catalogue | None) -> Utterance:
         item = next(following)
         if catalogue is None or item not in catalogue:
             return item, PLACEHOLDER
-        return item, catalogue[catalogue.row[item]].name
+        return item, catalogue[catalogue.row[item]].name or PLACEHOLDER
 
     return Utterance(role, *fill(text, _PLACEHOLDER, name))
 
@@ -80,7 +80,7 @@ def read_movie_db(path: str | Path) -> Catalogue:
     content = _load(path)
     if not isinstance(content, dict):
         raise DataError(f"a dict of item texts is expected, got {shown(content)}", path=path)
-    movies = []
+    movies: dict[str, Movie] = {}
     for key, value in content.items():
         field = Field(value, Path(path), name=f"[{key!r}]")
         item = Field(key, Path(path), name=f"[{key!r}]").identifier()
@@ -90,8 +90,10 @@ def read_movie_db(path: str | Path) -> Catalogue:
         title, year = split_year(parts[0])
         actors, directors, genres = (_names(part) for part in parts[1:4])
         plot = "" if squeeze(parts[4]) == "nan" else squeeze(parts[4])
-        movies.append(Movie(item, title, year, actors, directors, genres, plot))
-    return Catalogue(tuple(movies))
+        if item in movies:
+            raise field.error(f"item id {item!r} occurs twice")
+        movies[item] = Movie(item, title, year, actors, directors, genres, plot)
+    return Catalogue(tuple(movies.values()))
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -111,5 +113,5 @@ def _load(path: str | Path) -> object:
                 path=path,
             ) from error
         raise DataError(f"not a torch.save file: {error}", path=path) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except Exception as error:  # torch has a dozen kinds for a damaged file
         raise DataError(f"not a torch.save file: {error}", path=path) from error

@@ -169,7 +169,7 @@ def _turn(turn: Field) -> Utterance:
         if mention.start is None or mention.end is None:
             mentions.append(mention)
             continue
-        words = clean_name(text[mention.start : mention.end])
+        words = clean_name(text[mention.start : mention.end]) or text[mention.start : mention.end]
         before = text[done : mention.start]
         start = length + len(before)
         mentions.append(Mention(mention.item, start, start + len(words)))

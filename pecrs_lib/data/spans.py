@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 
 from pecrs_lib.data.schema import Mention, Utterance
 
@@ -107,17 +109,16 @@ def _joined(text: str, at: int) -> bool:
 def merge_consecutive(utterances: Iterable[Utterance]) -> tuple[Utterance, ...]:
     """Join neighbouring utterances of one speaker with a blank; spans move with their words."""
     merged: list[Utterance] = []
-    for utterance in utterances:
-        if not merged or merged[-1].role != utterance.role:
-            merged.append(utterance)
-            continue
-        last = merged[-1]
-        head = f"{last.text} " if last.text and utterance.text else last.text
-        merged[-1] = Utterance(
-            last.role,
-            head + utterance.text,
-            last.mentions + shift(utterance.mentions, len(head)),
-        )
+    for role, said in groupby(utterances, key=attrgetter("role")):
+        parts: list[str] = []
+        mentions: list[Mention] = []
+        length = 0
+        for utterance in said:
+            blank = " " if length and utterance.text else ""
+            mentions += shift(utterance.mentions, length + len(blank))
+            parts += [blank, utterance.text]
+            length += len(blank) + len(utterance.text)
+        merged.append(Utterance(role, "".join(parts), tuple(mentions)))
     return tuple(merged)
 
 
