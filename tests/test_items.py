@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pecrs_lib.backbone import Backbone
 from pecrs_lib.data import Catalogue, Movie
-from pecrs_lib.encoding import cached_features, encode_items
+from pecrs_lib.encoding import DIGEST, cached_features, encode_items
 from pecrs_lib.items import FIELDS, ItemEncoder, ItemFeatures, item_fields, pool, tokenize_items
 
 D = 8
@@ -334,7 +334,7 @@ def test_the_second_call_reads_the_file(tmp_path):
         assert torch.equal(features.values, toy_features().values)
         assert torch.equal(features.offset, toy_features().offset)
     [file] = folder.iterdir()
-    assert file.stat().st_size == first.values.numel() * 2
+    assert file.stat().st_size == first.values.numel() * 2 + DIGEST
 
 
 def test_another_text_or_backbone_is_another_file(tmp_path):
