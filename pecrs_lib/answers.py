@@ -8,7 +8,6 @@ answered in an `AnswerCache`, so that a run can be broken off and asked again at
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import threading
@@ -16,6 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from pecrs_lib.data.files import json_records
 from pecrs_lib.data.schema import DataError
@@ -54,7 +58,8 @@ class AnswerCache:
 
     The file holds nothing else: no prompt, no address, no credential. A line that a crash cut off
     is dropped when the file is read again; any other bad line raises `DataError`. Threads of one
-    process may share an object, and processes a file: each line is written under a lock.
+    process may share an object, and processes a file: each line is written under a lock
+    (not on Windows).
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -66,7 +71,7 @@ class AnswerCache:
 
     def _read(self) -> None:
         with self.path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # nobody is writing
+            _lock(file)  # nobody is writing
             whole = _cut_off(file)
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
@@ -91,13 +96,19 @@ class AnswerCache:
         with self._lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                _lock(file)
                 _cut_off(file)
                 file.write(line.encode())
             self._answers[key] = answer
 
     def __len__(self) -> int:
         return len(self._answers)
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Wait for the other processes with this file open; closing it lets the next one in."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _cut_off(file: IO[bytes]) -> bytes:
