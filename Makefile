@@ -51,14 +51,15 @@ benchmark: $(READY) ## where the time goes, beside floors and three passes (INSP
 	$(BIN)/python -m tests.benchmarks.bench_scaling --inspired $(INSPIRED) --json data/results/bench_scaling.json
 	$(BIN)/python -m tests.benchmarks.bench_scaling --inspired $(INSPIRED) --dtype bfloat16 \
 		--json data/results/bench_scaling_bfloat16.json
+	$(BIN)/python -m tests.benchmarks.bench_gpu --inspired $(INSPIRED) --json data/results/bench_gpu.json
 	$(BIN)/python -m experiments.draw_figures
 
 reliability: $(READY) ## 20 killed trainings, 10,000 cases of bad data, and docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.reliability
 
-test-newest: ## tests of the core with the newest versions that pyproject.toml allows
+test-newest: ## tests of the core with the newest versions that pyproject.toml allows (HOLD=torch==2.13.0 keeps one)
 	$(PYTHON) -m venv $(VENV)-newest
-	$(VENV)-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable ".[dev]"
+	$(VENV)-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable ".[dev]" $(HOLD)
 	$(VENV)-newest/bin/pip list --outdated
 	OMP_NUM_THREADS=1 $(VENV)-newest/bin/python -m pytest $(CORE) -W ignore::DeprecationWarning -W ignore::FutureWarning
 

@@ -20,6 +20,7 @@ from pecrs_lib.evaluation import Predictions, recommendation_points
 from pecrs_lib.generation import Reply, respond
 from pecrs_lib.metrics import distinct_n, item_f1, perplexity, rouge
 from pecrs_lib.model import PECRS
+from pecrs_lib.processes import ALONE, Processes
 from pecrs_lib.protocol import Progress, Ranked, encode_windows, rank_windows
 
 
@@ -29,11 +30,13 @@ def item_vectors(
     *,
     cache_dir: Path | None = None,
     progress: Progress = iter,
+    processes: Processes = ALONE,
     **texts: Any,
 ) -> torch.Tensor:
     """(N, D) vectors of a catalogue as the trained model sees it, adapters on if it trained so.
 
     Args:
+        processes: they share the encoding, and each gets the whole.
         texts: `fields` of `items.tokenize_items`, to drop some at inference (the paper's Table 6).
     """
     features = model.item_features(
@@ -41,6 +44,7 @@ def item_vectors(
         cache_dir=cache_dir,
         adapted=model.config.refresh_items > 0,
         progress=progress,
+        processes=processes,
         **texts,
     )
     return model.encode_catalogue(features.to(model.device))
@@ -55,6 +59,7 @@ def rank_dialogues(
     candidates: int | None = None,
     within: Sequence[int] = (),
     progress: Progress = iter,
+    processes: Processes = ALONE,
 ) -> Ranked:
     """Every recommending turn of the dialogues ranked; see `protocol.rank_windows`."""
     return rank_windows(
@@ -65,6 +70,7 @@ def rank_dialogues(
         within=within,
         response_tokens=model.config.response_tokens,
         progress=progress,
+        processes=processes,
     )
 
 
@@ -129,12 +135,15 @@ def converse(
     always_recommend: bool = False,
     seed: int = 0,
     progress: Progress = iter,
+    processes: Processes = ALONE,
     **decoding: Any,
 ) -> Conversation:
     """Answer every recommender turn, given the dialogue before it as people said it.
 
     Args:
         always_recommend: prompt every reply with the predicted item, as the paper does.
+        processes: they share the batches, which are the same for any number of them, and each
+            gets the whole result.
         decoding: arguments of `generate`; top-k sampling with k = 50 when there are none.
     """
     tok = model.backbone.tokenizer
@@ -145,17 +154,21 @@ def converse(
         if utterance.role == "recommender"
     ]
     turns.sort(key=lambda turn: turn[1])  # histories of similar length share a batch
-    batches = [turns[k : k + batch_size] for k in range(0, len(turns), batch_size)]
-    replies: list[Reply] = []
-    for number, batch in enumerate(progress(batches)):
+    starts = range(0, len(turns), batch_size)
+    mine: list[tuple[int, list[Reply]]] = []
+    for k in progress(processes.share(starts)):
+        batch = turns[k : k + batch_size]
         histories = [Dialogue(dialogues[d].id, dialogues[d].utterances[:t]) for d, t in batch]
-        replies += respond(
+        said = respond(
             model, histories, catalogue, v, always_recommend=always_recommend, top=2,
-            seed=seed * 1_000_003 + number, **decoding,
+            seed=seed * 1_000_003 + k // batch_size, **decoding,
         )  # fmt: skip
-    said = [dialogues[d].utterances[t] for d, t in turns]
-    references = [tok.decode(ids) for ids in tok.encode_texts(said, catalogue)]
-    recommends = [any(item in catalogue for item in u.items) for u in said]
+        mine.append((k, said))
+    by_start = dict(processes.join(mine))
+    replies = [reply for k in starts for reply in by_start[k]]
+    true = [dialogues[d].utterances[t] for d, t in turns]
+    references = [tok.decode(ids) for ids in tok.encode_texts(true, catalogue)]
+    recommends = [any(item in catalogue for item in u.items) for u in true]
     return Conversation(
         [d for d, _ in turns], [t for _, t in turns], replies, references, recommends
     )

@@ -53,6 +53,11 @@ def connect() -> Accelerator:
     )
 
 
+def processes_of(accelerator: Accelerator) -> Processes:
+    """Which of how many processes this one is."""
+    return Processes(accelerator.process_index, accelerator.num_processes)
+
+
 @contextmanager
 def lost_processes_named(processes: Processes) -> Iterator[None]:
     """Raise `ProcessLostError` for errors, of many forms, that say another cannot be reached."""

@@ -246,6 +246,14 @@ def devices_table(
     return pd.DataFrame(rows)
 
 
+def gpu_table(record: Mapping[str, Any]) -> pd.DataFrame:
+    """Training steps on a GPU (`bench_gpu.json`); no numbers where there was none to measure on."""
+    columns = ["points_per_second", "share_of_peak", "peak_gib"]
+    index = ["shape", "checkpointing", "compiled"]
+    table = pd.DataFrame(record["rows"]).set_index(index).reindex(columns=columns)
+    return table.rename_axis(columns=record["device"] or "no GPU: not measured")
+
+
 def estimate_figure(found: Estimate, machine: Machine) -> Figure:
     """Hours by part, and memory of a device by part beside what it has."""
     figure, (left, right) = axes_of(2, (10.4, 2.9))

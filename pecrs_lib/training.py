@@ -39,13 +39,13 @@ from pecrs_lib.devices import (
     connect,
     interrupts_held,
     lost_processes_named,
+    processes_of,
     recompute_layers,
 )
 from pecrs_lib.items import ItemFeatures
 from pecrs_lib.memory import keep_freed_memory
 from pecrs_lib.model import PECRS
 from pecrs_lib.optimizer import learning_rate_factor, make_optimizer
-from pecrs_lib.processes import Processes
 from pecrs_lib.protocol import encode_windows, rank_windows
 from pecrs_lib.sharding import is_sharded, refuse_sharded, trained_whole, whole, whole_state
 from pecrs_lib.warmstart import warm_start
@@ -87,7 +87,7 @@ class Trainer:
         self.out = Path(out)
         self.checkpointing, self.at_once = checkpointing, at_once
         self.accelerator = connect()
-        self.processes = Processes(self.accelerator.process_index, self.accelerator.num_processes)
+        self.processes = processes_of(self.accelerator)
         self.show = show and self.processes.first
         self.on_step = on_step if self.processes.first else None
         if self.accelerator.distributed_type == DistributedType.FSDP:

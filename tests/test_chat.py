@@ -239,3 +239,20 @@ def test_without_pooling_nobody_knows_why(tiny_backbone):
     v = model.encode_catalogue(features)
     history = Dialogue("d", (Utterance("seeker", "robots"),))
     assert nearest_said(model, history, FILMS, v, FILMS.movies[:2]) == [[], []]
+
+
+def test_conversations_taken_in_turns_do_not_mix(trained):
+    """One model serves many people: each hears what they would have heard alone."""
+    model, v = trained
+    said = (
+        ["I loved Home Alone", "funny, please", "and Up?"],
+        ["I hate The Shining", "Inception was great", "something new"],
+        ["hello", "Toy Story for my children", "have they seen Her?"],
+    )
+    new = [Chat(model, FILMS, v, top=4, **GREEDY) for _ in said]
+    alone = [[c.say(text).reply for text in texts] for c, texts in zip(new, said, strict=True)]
+    chats = [Chat(model, FILMS, v, top=4, **GREEDY) for _ in said]
+    mixed = [[c.say(t[k]).reply for c, t in zip(chats, said, strict=True)] for k in range(3)]
+    assert [list(heard) for heard in zip(*mixed, strict=True)] == alone
+    assert [c.dialogue for c in chats] == [c.dialogue for c in new]
+    assert alone[0] != alone[1]

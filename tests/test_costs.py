@@ -49,6 +49,7 @@ from pecrs_lib.scaling_figures import (
     seconds_table,
 )
 from pecrs_lib.shapes import MACHINES, SHAPES, Machine, Shape
+from tests.benchmarks import bench_gpu
 from tests.test_one_pass import CONFIG
 from tests.toys import save_tiny_backbone, toy_dialogues
 
@@ -344,3 +345,22 @@ def test_the_lines_that_the_notebook_explains_stand_in_the_configuration():
     (cell,) = (c.source for c in notebook.cells if "`distributed_type: FSDP`" in c.source)
     told = re.findall(r"`(\w+: \S+)`", cell)
     assert len(told) > 6 and set(told) <= lines
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.compile
+def test_the_benchmark_of_gpus_runs_on_a_cpu_and_says_where_there_is_no_gpu(tmp_path, monkeypatch):
+    def run(*arguments):
+        place = tmp_path / "report.json"
+        monkeypatch.setattr("sys.argv", ["bench_gpu", *arguments, "--json", str(place)])
+        bench_gpu.main()
+        return json.loads(place.read_text())
+
+    tiny = ("--device", "cpu", "--shape", "tiny", "--backend", "eager", "--repeat", "1")
+    found = run(*tiny)
+    flags = {(row["checkpointing"], row["compiled"]) for row in found["rows"]}
+    assert len(flags) == len(found["rows"]) == 4
+    assert all(row["points_per_second"] > 0 < row["share_of_peak"] < 1 for row in found["rows"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    empty = run()
+    assert empty["device"] is None and len(empty["rows"]) == 12
+    assert not any("seconds" in row for row in empty["rows"])

@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 from pecrs_lib import training
 from pecrs_lib.batches import loss_weight, make_batch, passes
 from pecrs_lib.config import Config
-from pecrs_lib.data import write_catalogue, write_jsonl
+from pecrs_lib.data import bundled, load_corpus, write_catalogue, write_jsonl
 from pecrs_lib.devices import recompute_layers
 from pecrs_lib.model import PECRS
 from pecrs_lib.optimizer import make_optimizer
@@ -154,6 +154,24 @@ def test_a_dead_process_ends_the_run_and_one_process_goes_on(folder, catalogue, 
     assert not resumed
     whole.fit()
     assert_same(again.progress.history, whole.progress.history)
+
+
+def test_two_processes_evaluate_as_one(tmp_path):
+    """The same document, said once: no point counted twice, no reply of another seed."""
+    write_jsonl(load_corpus()[1]["test"][:2], tmp_path / "test.jsonl")
+    command = [
+        "evaluate", "--checkpoint", bundled("checkpoints/minireel"), "--format", "jsonl",
+        "--test", tmp_path / "test.jsonl", "--train", tmp_path / "test.jsonl", "--json",
+        "--catalogue", bundled("minireel") / "films.jsonl",
+    ]  # fmt: skip
+    alone = launch("-m", "pecrs_lib", *command)
+    both = launch(*TORCHRUN, "-m", "pecrs_lib", *command)
+    assert alone.returncode == both.returncode == 0, both.stderr
+    one, two = json.loads(alone.stdout), json.loads(both.stdout)
+    assert two["n_points"] > 2 and len(two["rows"]) == 12
+    perplexity = [document["text"].pop("perplexity") for document in (one, two)]
+    assert perplexity[0] == pytest.approx(perplexity[1], rel=1e-5)
+    assert one == two
 
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,9 @@ def evaluate(
     point is an item that a recommender mentions; novel is what nobody had mentioned before.
     Ranks are over the whole catalogue. For a checkpoint also perplexity, ROUGE, Dist and F-1.
 
+    Several processes share the work, with the same results:
+    `accelerate launch --multi_gpu --num_processes N -m pecrs_lib evaluate --checkpoint …`.
+
     \b
     JSON:
       {"n_dialogues": …, "n_points": …, "n_novel": …, "n_outside_catalogue": …, "n_items": …,
@@ -92,8 +95,11 @@ def evaluate(
     items = None
     if checkpoint is not None:
         from pecrs_lib.cli.trained import load_ready
+        from pecrs_lib.devices import connect, lost_processes_named, processes_of
 
-        ready = load_ready(checkpoint, catalogue, backbone, cache)
+        processes = processes_of(connect())
+        with lost_processes_named(processes):
+            ready = load_ready(checkpoint, catalogue, backbone, cache, processes)
         items = ready.catalogue
     else:
         items = load_catalogue(catalogue)
@@ -102,11 +108,18 @@ def evaluate(
     if items is None:
         items = _mentioned([*(learned or []), *dialogues])
 
-    predictions = [] if learned is None else _baselines(learned, dialogues, items, seed)
+    predictions: list[Predictions] = []
     texts: dict[str, Any] = {}
     if ready is not None:
-        prediction, texts = _model(ready, dialogues, candidates, replies, always_recommend, seed)
-        predictions.append(prediction)
+        with lost_processes_named(ready.processes):
+            prediction, texts = _model(
+                ready, dialogues, candidates, replies, always_recommend, seed
+            )
+        if not ready.processes.first:
+            return
+        predictions = [prediction]
+    if learned is not None:
+        predictions = [*_baselines(learned, dialogues, items, seed), *predictions]
     first = predictions[0]
     facts = {
         "n_dialogues": len(dialogues),
@@ -156,13 +169,15 @@ def _model(
 
     model, items, v = ready.model, ready.catalogue, ready.v
     ranked = rank_dialogues(
-        model, dialogues, items, v, candidates=candidates, progress=bar("ranking")
-    )
+        model, dialogues, items, v, candidates=candidates, progress=bar("ranking"),
+        processes=ready.processes,
+    )  # fmt: skip
 
     def said(always: bool) -> Any:
         return converse(
-            model, dialogues, items, v, always_recommend=always, seed=seed, progress=bar("replies")
-        )
+            model, dialogues, items, v, always_recommend=always, seed=seed, progress=bar("replies"),
+            processes=ready.processes,
+        )  # fmt: skip
 
     texts = {"text": text_metrics(ranked, said(False) if replies else None)}
     if always_recommend:

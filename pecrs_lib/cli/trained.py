@@ -21,6 +21,7 @@ from pecrs_lib.data import Catalogue, DataError, bundled, read_catalogue
 from pecrs_lib.decoding import GREEDY, TOP_K
 from pecrs_lib.memory import keep_freed_memory
 from pecrs_lib.model import PECRS
+from pecrs_lib.processes import ALONE, Processes
 
 MODEL = "pecrs.json"  # marks a folder as a checkpoint
 CATALOGUE = "catalogue.jsonl"  # what `pecrs train` wrote beside it
@@ -29,12 +30,13 @@ CACHE = "cache"  # of item features, beside it
 
 @dataclass(frozen=True)
 class Ready:
-    """A model, the items it can recommend, and their vectors (N, D)."""
+    """A model, the items it can recommend, their vectors (N, D), and who shares the work."""
 
     folder: Path
     model: PECRS
     catalogue: Catalogue
     v: torch.Tensor
+    processes: Processes = ALONE
 
 
 def load_ready(
@@ -42,6 +44,7 @@ def load_ready(
     catalogue: Path | None = None,
     backbone: str | None = None,
     cache: Path | None = None,
+    processes: Processes = ALONE,
 ) -> Ready:
     """Load a checkpoint with its catalogue, on a GPU if there is one.
 
@@ -51,6 +54,7 @@ def load_ready(
         catalogue: a file; by default `catalogue.jsonl` in the checkpoint or the run.
         backbone: where the language model is, if not where it was.
         cache: where item features are kept; by default `cache` of the run, if it has one.
+        processes: they share the encoding of the catalogue, and what is then asked of the model.
 
     Raises:
         CheckpointError: no checkpoint there, a damaged one, or none with a catalogue.
@@ -66,9 +70,10 @@ def load_ready(
         keep_freed_memory()
     kept = folder.parent / CACHE
     v = item_vectors(
-        model, items, cache_dir=cache or (kept if kept.is_dir() else None), progress=bar("items")
-    )
-    return Ready(folder, model.eval(), items, v)
+        model, items, cache_dir=cache or (kept if kept.is_dir() else None), progress=bar("items"),
+        processes=processes,
+    )  # fmt: skip
+    return Ready(folder, model.eval(), items, v, processes)
 
 
 def load_chat(

@@ -25,6 +25,7 @@ from pecrs_lib.config import Config
 from pecrs_lib.context import Window
 from pecrs_lib.items import ItemFeatures
 from pecrs_lib.model import PECRS
+from pecrs_lib.optimizer import make_optimizer
 from pecrs_lib.pretrain import train_tokenizer
 
 
@@ -47,15 +48,17 @@ def read_rate(size: int = 2**28) -> float:
     return statistics.median(rates)
 
 
-def gemm_rate(dtype: torch.dtype, rows: int = 1024) -> float:
+def gemm_rate(dtype: torch.dtype, rows: int = 1024, device: torch.device | None = None) -> float:
     """FLOP/s of a product as large as those of a layer, (rows × 768) @ (768 × 3072)."""
-    a = torch.randn(rows, 768).to(dtype)
-    b = torch.randn(768, 3072).to(dtype)
+    a = torch.randn(rows, 768, device=device).to(dtype)
+    b = torch.randn(768, 3072, device=device).to(dtype)
     rates = []
     for _ in range(7):
         start = time.perf_counter()
         for _ in range(20):
             a @ b
+        if device is not None and device.type == "cuda":
+            torch.cuda.synchronize()
         rates.append(20 * 2 * rows * 768 * 3072 / (time.perf_counter() - start))
     return statistics.median(rates)
 
@@ -137,14 +140,14 @@ def stepper(
     It returns how many responses the windows held, and how many tokens the LM read.
     """
     params = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=1e-5)
+    optimizer = make_optimizer(model)
 
     def step(part: Sequence[Window], config: Config, seed: int) -> tuple[int, int]:
         optimizer.zero_grad()
         responses, tokens = 0, 0
         generator = torch.Generator().manual_seed(seed)
         for one in passes([part], len(features), config, generator, at_once=at_once):
-            losses = model(one.batch, features)
+            losses = model(one.batch.to(model.device), features)
             (losses.joint(config) * one.weight).backward()
             responses += losses.responses
             tokens += one.batch.token.numel()

@@ -67,6 +67,27 @@ def test_killed_again_and_again_it_arrives(ask, whole, tmp_path, request, tried)
     tried("one run killed in every checkpoint it writes", count, "the same metrics at the end")
 
 
+def test_killed_in_the_warm_start_it_begins_it_anew(ask, tmp_path, request, tried):
+    """It leaves no checkpoint, and most of this run is warm start."""
+    kills = max(2, request.config.getoption("kills") // 4)
+    rng = random.Random(2)
+    config = {"warm_start": 60, "query_pooling": True, "epochs": 1}
+    (whole,) = ask({"out": tmp_path / "whole", "config": config})
+    done = 0
+    for trial in range(10 * kills):
+        job = {"out": tmp_path / str(trial), "config": config}
+        (killed,) = ask({**job, "kill_after": rng.uniform(0.1, 0.9) * whole["seconds"]})
+        if "killed" in killed and not {"last", "best"} & {*killed["there"]}:
+            (again,) = ask(job)
+            same_end(again, whole)
+            assert again["begun"] == 0
+            done += 1
+        if done == kills:
+            break
+    assert done == kills
+    tried("training killed (SIGKILL) in its warm start", done, "the same metrics and weights")
+
+
 def broken(found, *words):
     """The run ended with one line that holds these words."""
     line = found.get("line")
