@@ -66,7 +66,7 @@ test-newest: ## tests of the core with the newest versions that pyproject.toml a
 audit: $(READY) ## known vulnerabilities of what is installed (needs the network)
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/pip install --quiet pip-audit
-	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(VENV)-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) $(VENV)-newest $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache runs/demo
