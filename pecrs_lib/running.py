@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pecrs_lib.data import Catalogue, Dialogue, Movie
 from pecrs_lib.data.storage import write_whole
@@ -147,9 +146,3 @@ def _steps_timed(trainer: Trainer, path: Path) -> Iterator[None]:
         ]
         if seconds:
             write_whole(path, f"{float(np.median(seconds)):.3f}\n")
-
-
-def clear_accelerator() -> None:
-    """Give back what a finished run held on the GPU."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
