@@ -21,8 +21,7 @@ from pecrs_lib.data.schema import Catalogue, Dialogue
 from pecrs_lib.decoding import TOP_K, diverse_beam_search
 from pecrs_lib.index import Index
 from pecrs_lib.model import PECRS
-from pecrs_lib.packing import pack
-from pecrs_lib.recommend import Recommendation, history_windows, recommend, with_prompt
+from pecrs_lib.recommend import NextTurn, Recommendation, next_turns, with_prompt
 from pecrs_lib.streaming import TextStream
 
 
@@ -100,21 +99,42 @@ def generate_replies(
     return replies.tolist()
 
 
-@torch.inference_mode()
-def next_logits(model: PECRS, windows: Sequence[Window], v: Tensor) -> Tensor:
-    """(B, V) what the LM says of the token after each window."""
-    batch = pack(list(windows)).to(model.device)
-    rows = torch.arange(len(v), device=v.device)
-    _, hidden = model.read(batch, v, rows)
-    last = torch.tensor([len(w.token) - 1 for w in windows], device=model.device)
-    return model.backbone.logits(hidden[torch.arange(len(windows), device=model.device), last])
-
-
-def chance_of_rec(model: PECRS, trunks: Sequence[Window], v: Tensor) -> list[float]:
-    """How likely each turn opens with ``[REC]`` rather than ``System:``, 0 to 1."""
+def say_turns(
+    model: PECRS,
+    turns: Sequence[NextTurn],
+    catalogue: Catalogue,
+    v: Tensor,
+    *,
+    always_recommend: bool = False,
+    seed: int = 0,
+    on_text: Callable[[str], None] | None = None,
+    **decoding: Any,
+) -> list[Reply]:
+    """Replies for turns that were read already; arguments as of `respond`."""
+    if on_text is not None and len(turns) > 1:
+        raise ValueError(f"one reply can be streamed at a time, not {len(turns)}")
+    if not turns:
+        return []
+    model.eval()
     tok = model.backbone.tokenizer
-    pair = next_logits(model, trunks, v)[:, [tok.rec, tok.speaker["recommender"][0]]]
-    return pair.softmax(-1)[:, 0].tolist()
+    first = [
+        catalogue.row[turn.ranked[0].movie.id]
+        if turn.ranked and (always_recommend or turn.opens_with_rec > 0.5)
+        else None
+        for turn in turns
+    ]
+    titles = [[r.movie.name for r in turn.ranked] for turn in turns]
+    replies = generate_replies(
+        model, [turn.trunk for turn in turns], first, v,
+        response_tokens=model.config.response_tokens, seed=seed,
+        stream=TextStream(tok, titles[0], on_text) if on_text else None, **decoding,
+    )  # fmt: skip
+    made = []
+    for ids, turn, names in zip(replies, turns, titles, strict=True):
+        named = turn.ranked[0] if turn.ranked and tok.item in ids else None
+        text, raw = tok.decode(ids, *names), tok.decode(ids)
+        made.append(Reply(text, raw, named, turn.opens_with_rec, turn.ranked))
+    return made
 
 
 def respond(
@@ -123,53 +143,28 @@ def respond(
     catalogue: Catalogue,
     v: Tensor,
     *,
-    always_recommend: bool = False,
-    exclude_mentioned: bool = False,
     top: int = 10,
-    seed: int = 0,
-    on_text: Callable[[str], None] | None = None,
+    exclude_mentioned: bool = False,
     index: Index | None = None,
-    **decoding: Any,
+    **how: Any,
 ) -> list[Reply]:
     """The next recommender turn of each dialogue.
 
     Args:
         v: (N, D) item vectors, from `model.encode_catalogue`.
-        always_recommend: prompt every reply with an item, as the paper does.
+        top: items in `Reply.ranked`.
         exclude_mentioned: leave out what either speaker has named, as a seeker would expect. The
             paper does not: its data repeat films, and count it.
-        top: items in `Reply.ranked`.
+        index: of `v`, see `next_turns`.
+        always_recommend: prompt every reply with an item, as the paper does.
         on_text: called with each new piece of the text of a single reply, titles in place; it
             changes no reply. Beams cannot stream: their text comes in one piece.
-        index: of `v`, see `recommend`.
         seed, decoding: see `generate_replies`.
 
     Raises:
         ValueError: `on_text` with several histories.
     """
-    if on_text is not None and len(histories) > 1:
-        raise ValueError(f"one reply can be streamed at a time, not {len(histories)}")
-    if not histories:
-        return []
-    model.eval()
-    tok = model.backbone.tokenizer
-    trunks = history_windows(model, histories, catalogue)
-    ranked = recommend(
+    turns = next_turns(
         model, histories, catalogue, v, top=top, exclude_mentioned=exclude_mentioned, index=index
     )
-    chance = chance_of_rec(model, trunks, v)
-    prompted = [always_recommend or p > 0.5 for p in chance]
-    first = [
-        catalogue.row[best[0].movie.id] if yes and best else None
-        for best, yes in zip(ranked, prompted, strict=True)
-    ]
-    titles = [[r.movie.name for r in best] for best in ranked]
-    replies = generate_replies(
-        model, trunks, first, v, response_tokens=model.config.response_tokens, seed=seed,
-        stream=TextStream(tok, titles[0], on_text) if on_text else None, **decoding,
-    )  # fmt: skip
-    made = []
-    for ids, best, names, p in zip(replies, ranked, titles, chance, strict=True):
-        named = best[0] if best and tok.item in ids else None
-        made.append(Reply(tok.decode(ids, *names), tok.decode(ids), named, p, best))
-    return made
+    return say_turns(model, turns, catalogue, v, **how)

@@ -18,13 +18,14 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 from pecrs_lib.context import SPECIAL_TOKENS, DialogueTokenizer
 from pecrs_lib.data.schema import Catalogue, Dialogue, Mention, Utterance
 from pecrs_lib.figures import axes_of
-from pecrs_lib.generation import next_logits
 from pecrs_lib.model import PECRS
-from pecrs_lib.recommend import history_windows, recommend, with_prompt
+from pecrs_lib.packing import pack
+from pecrs_lib.recommend import next_turns, with_prompt
 
 SLOT = "[ITEM]"
 
 
+@torch.inference_mode()
 def next_token_logits(
     model: PECRS,
     history: Dialogue,
@@ -42,12 +43,12 @@ def next_token_logits(
         recommends: whether the reply is prompted with that film.
     """
     tok = model.backbone.tokenizer
-    (best,) = recommend(model, [history], catalogue, v, top=1)
-    item = catalogue.row[best[0].movie.id] if recommends else None
-    (window,) = with_prompt(history_windows(model, [history], catalogue), [item], tok)
-    text = said.replace(SLOT, best[0].movie.name)
-    names = re.finditer(re.escape(best[0].movie.name), text)
-    mentions = tuple(Mention(best[0].movie.id, *name.span()) for name in names)
+    (turn,) = next_turns(model, [history], catalogue, v, top=1)
+    best = turn.ranked[0].movie
+    (window,) = with_prompt([turn.trunk], [catalogue.row[best.id] if recommends else None], tok)
+    text = said.replace(SLOT, best.name)
+    names = re.finditer(re.escape(best.name), text)
+    mentions = tuple(Mention(best.id, *name.span()) for name in names)
     (tokens,) = tok.encode_texts([Utterance("recommender", text, mentions)], catalogue)
     ids = np.array(tokens, dtype=np.int64)
     begun = dataclasses.replace(
@@ -55,7 +56,9 @@ def next_token_logits(
         token=np.append(window.token, ids),
         item=np.append(window.item, np.full(len(ids), -1)),
     )
-    return next_logits(model, [begun], v)[0]
+    batch = pack([begun]).to(model.device)
+    _, hidden = model.read(batch, v, torch.arange(len(v), device=v.device))
+    return model.backbone.logits(hidden[0, len(begun.token) - 1])
 
 
 def truncated(

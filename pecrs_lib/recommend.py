@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,21 @@ class Recommendation:
     score: float
     distance: float
     retrieved: int
+
+
+@dataclass(frozen=True)
+class NextTurn:
+    """What one reading of a dialogue says of the recommender's turn to come.
+
+    Attributes:
+        trunk: what was said so far, as the LM read it.
+        ranked: items to recommend, best first.
+        opens_with_rec: how likely the turn opens with ``[REC]`` rather than ``System:``, 0 to 1.
+    """
+
+    trunk: Window
+    ranked: list[Recommendation]
+    opens_with_rec: float
 
 
 def history_windows(
@@ -62,7 +78,8 @@ def with_prompt(
     return made
 
 
-def recommend(
+@torch.inference_mode()
+def next_turns(
     model: PECRS,
     histories: Sequence[Dialogue],
     catalogue: Catalogue,
@@ -72,8 +89,8 @@ def recommend(
     candidates: int | None = None,
     exclude_mentioned: bool = False,
     index: Index | None = None,
-) -> list[list[Recommendation]]:
-    """The `top` items to recommend next in each of a batch of dialogues.
+) -> list[NextTurn]:
+    """Read each of a batch of dialogues once: what to recommend next, and whether to.
 
     Args:
         histories: dialogues so far; may be empty.
@@ -83,21 +100,31 @@ def recommend(
         index: of `v`, to retrieve through where the catalogue is large, see `ranking.rank`.
     """
     model.eval()
+    tok = model.backbone.tokenizer
     trunks = history_windows(model, histories, catalogue)
-    if not trunks:
-        return []
-    queries = with_query(trunks, model.backbone.tokenizer.rec)
+    queries = with_query(trunks, tok.rec)
     length = [len(w.token) for w in queries]
-    found: list[list[Recommendation]] = [[] for _ in queries]
+    openings = [tok.rec, tok.speaker["recommender"][0]]
+    found: dict[int, NextTurn] = {}
     for part in batches_by_length(range(len(queries)), PASS_TOKENS, length.__getitem__):
         trunk = read_trunks(model, pack([queries[k] for k in part]).to(model.device), v)
         row = torch.arange(len(part), device=model.device)
         column = torch.tensor([length[k] - 1 for k in part], device=model.device)
         M = candidates or model.config.candidates
         ranking = rank(model, trunk, row, column, v, candidates=M, index=index)
+        before = model.backbone.logits(trunk.hidden[row, column - 1])[:, openings]
+        chance = before.softmax(-1)[:, 0].tolist()
         for q, k in enumerate(part):
-            found[k] = _best(ranking, q, histories[k], catalogue, top, exclude_mentioned)
-    return found
+            best = _best(ranking, q, histories[k], catalogue, top, exclude_mentioned)
+            found[k] = NextTurn(trunks[k], best, chance[q])
+    return [found[k] for k in range(len(trunks))]
+
+
+def recommend(
+    model: PECRS, histories: Sequence[Dialogue], catalogue: Catalogue, v: Tensor, **how: Any
+) -> list[list[Recommendation]]:
+    """The items to recommend next in each of a batch of dialogues; arguments as of `next_turns`."""
+    return [turn.ranked for turn in next_turns(model, histories, catalogue, v, **how)]
 
 
 def _best(

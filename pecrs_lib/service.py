@@ -20,9 +20,9 @@ from torch import Tensor
 from pecrs_lib.data import Catalogue, Dialogue, Mention, Role, Utterance
 from pecrs_lib.data.matching import TitleIndex
 from pecrs_lib.decoding import GREEDY
-from pecrs_lib.generation import Reply, respond
+from pecrs_lib.generation import Reply, say_turns
 from pecrs_lib.model import PECRS
-from pecrs_lib.recommend import Recommendation, history_windows, recommend
+from pecrs_lib.recommend import Recommendation, next_turns
 from pecrs_lib.transcript import find_items
 
 MAX_UTTERANCES = 100  # of a dialogue; ReDial's longest are shorter
@@ -209,21 +209,16 @@ class Service:
         parts = self.model, histories, self.catalogue, self.v
         new = first.exclude_mentioned
         # a reply's second film is the one that ranks second, however few are asked for
+        turns = next_turns(*parts, top=MAX_TOP, exclude_mentioned=new)
         replies: Sequence[Reply | None] = [None] * len(questions)
         if first.reply:
-            replies = written = respond(
-                *parts, always_recommend=first.always_recommend, exclude_mentioned=new,
-                top=MAX_TOP, **GREEDY,
-            )  # fmt: skip
-            ranked = [reply.ranked for reply in written]
-        else:
-            ranked = recommend(*parts, top=MAX_TOP, exclude_mentioned=new)
-        windows = history_windows(self.model, histories, self.catalogue)
-        return [
-            self._answer(history, window.cut, found[: q.top], reply)
-            for q, history, window, found, reply in zip(
-                questions, histories, windows, ranked, replies, strict=True
+            always = first.always_recommend
+            replies = say_turns(
+                self.model, turns, self.catalogue, self.v, always_recommend=always, **GREEDY
             )
+        return [
+            self._answer(history, turn.trunk.cut, turn.ranked[: q.top], reply)
+            for q, history, turn, reply in zip(questions, histories, turns, replies, strict=True)
         ]
 
     def _answer(

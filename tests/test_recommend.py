@@ -19,7 +19,7 @@ from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.protocol import encode_windows, rank_windows
 from pecrs_lib.ranking import rank, read_trunks, score_candidates
-from pecrs_lib.recommend import history_windows, recommend
+from pecrs_lib.recommend import history_windows, next_turns, recommend
 from tests.reference import points_of, three_passes
 from tests.test_one_pass import CONFIG, build
 from tests.toys import KINDS, save_tiny_backbone
@@ -287,3 +287,20 @@ def test_a_small_share_of_the_weights_is_trained(trained):
     trained_weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert sum(v for k, v in table.items() if k != "frozen") == trained_weights
     assert table["tokens"] == 4 * model.backbone.dim
+
+
+def test_one_reading_says_what_to_recommend_and_whether_to(tiny_backbone, catalogue, dialogues):
+    """The slow way: the LM reads the trunk alone, and then the trunk with its query."""
+    model, features = build(tiny_backbone, catalogue)
+    v = model.encode_catalogue(features)
+    tok = model.backbone.tokenizer
+    turns = next_turns(model, dialogues, catalogue, v, top=5)
+    assert [t.ranked for t in turns] == recommend(model, dialogues, catalogue, v, top=5)
+    for turn, window in zip(turns, history_windows(model, dialogues, catalogue), strict=True):
+        assert np.array_equal(turn.trunk.token, window.token)
+        with torch.no_grad():
+            _, hidden = model.read(pack([window]), v, torch.arange(len(v)))
+            logits = model.backbone.logits(hidden[0, len(window.token) - 1])
+        pair = logits[[tok.rec, tok.speaker["recommender"][0]]].softmax(0)
+        assert turn.opens_with_rec == pytest.approx(float(pair[0]), abs=1e-5)
+    assert len({round(t.opens_with_rec, 4) for t in turns}) > 1
