@@ -34,7 +34,7 @@ from pecrs_lib.evaluation import as_records, recall_table
 from pecrs_lib.items import pool
 from pecrs_lib.model import PECRS
 from pecrs_lib.pretrain import dialogue_text, stream_perplexity, token_stream
-from pecrs_lib.runs import machine
+from pecrs_lib.reproduction.runs import machine
 from pecrs_lib.training import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -34,11 +34,11 @@ from pecrs_lib.context import Window
 from pecrs_lib.data import Catalogue, Dialogue
 from pecrs_lib.data.local import Corpus, load_folder
 from pecrs_lib.items import ItemFeatures
-from pecrs_lib.measuring import ints, points_of
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows
 from pecrs_lib.ranking import retrieval_order
-from pecrs_lib.runs import PRESETS, machine, write_run
+from pecrs_lib.reproduction.measuring import ints, points_of
+from pecrs_lib.reproduction.runs import PRESETS, machine, write_run
 from pecrs_lib.warmstart import named_in, outputs_at_rec, retrieval_of, warm_start
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -29,7 +29,7 @@ from pecrs_lib.generation import respond
 from pecrs_lib.metrics import bootstrap_means, perplexity, rouge
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows, rank_windows
-from pecrs_lib.runs import machine
+from pecrs_lib.reproduction.runs import machine
 
 RESULT = ROOT / "data" / "results" / "decoding.json"
 FOLDERS: dict[str, Path] = {

@@ -10,29 +10,34 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pecrs_lib import diagrams, figures
-from pecrs_lib.better import better_text
-from pecrs_lib.beyond_figures import learning_curve_figure, reliability_figure, variants_figure
-from pecrs_lib.catalogue_figures import search_figure
-from pecrs_lib.claims import findings
-from pecrs_lib.confidence import reliability
-from pecrs_lib.evidence import Results
-from pecrs_lib.explorer import Setting
-from pecrs_lib.explorer_widget import explorer_figure
-from pecrs_lib.findings import Files, read_files
-from pecrs_lib.layout import wide
-from pecrs_lib.paper_figures import (
+from pecrs_lib import figures
+from pecrs_lib.figures import diagrams
+from pecrs_lib.figures.beyond_figures import (
+    learning_curve_figure,
+    reliability_figure,
+    variants_figure,
+)
+from pecrs_lib.figures.catalogue_figures import search_figure
+from pecrs_lib.figures.paper_figures import (
     differences_figure,
     grid_figure,
     turns_figure,
     verdicts_figure,
 )
-from pecrs_lib.report import baselines_text, markdown, summary
-from pecrs_lib.report_tables import against_baselines, verdicts
-from pecrs_lib.reproduction import TABLES
-from pecrs_lib.runs import NEEDS, read_runs
-from pecrs_lib.scaling_figures import scaling_figure
-from pecrs_lib.variant_tables import VARIANT_TABLES
+from pecrs_lib.figures.scaling_figures import scaling_figure
+from pecrs_lib.reproduction.better import better_text
+from pecrs_lib.reproduction.claims import findings
+from pecrs_lib.reproduction.confidence import reliability
+from pecrs_lib.reproduction.evidence import Results
+from pecrs_lib.reproduction.findings import Files, read_files
+from pecrs_lib.reproduction.layout import wide
+from pecrs_lib.reproduction.report import baselines_text, markdown, summary
+from pecrs_lib.reproduction.report_tables import against_baselines, verdicts
+from pecrs_lib.reproduction.runs import NEEDS, read_runs
+from pecrs_lib.reproduction.tables import TABLES
+from pecrs_lib.reproduction.variant_tables import VARIANT_TABLES
+from pecrs_lib.widgets.explorer import Setting
+from pecrs_lib.widgets.explorer_widget import explorer_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAPER, OUT = ROOT / "data" / "results", ROOT / "data" / "paper", ROOT / "figures"

@@ -30,7 +30,7 @@ from experiments.reel import SHIPPED
 from pecrs_lib.data import Catalogue, Movie, load_minireel
 from pecrs_lib.item_store import store_vectors, stream_features
 from pecrs_lib.model import PECRS
-from pecrs_lib.runs import machine
+from pecrs_lib.reproduction.runs import machine
 
 WAYS = ("in memory", "on disk")
 MIB = 2**20

@@ -29,12 +29,12 @@ from pecrs_lib.batches import batches_by_length, epoch_batches, make_batch
 from pecrs_lib.config import TINY
 from pecrs_lib.data import Dialogue, bundled, load_minireel
 from pecrs_lib.evaluation import recommendation_points
-from pecrs_lib.explorer import K, Outputs, Setting, ranks, recall, train_heads
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.protocol import encode_windows
 from pecrs_lib.ranking import read_trunks, score_candidates
-from pecrs_lib.runs import machine
+from pecrs_lib.reproduction.runs import machine
+from pecrs_lib.widgets.explorer import K, Outputs, Setting, ranks, recall, train_heads
 
 OUTPUTS = ROOT / "data" / "explorer" / "outputs.safetensors"
 GRID = ROOT / "data" / "results" / "explorer_grid.json"

@@ -42,13 +42,13 @@ from pecrs_lib.evaluation import (
     recall_table,
     recommendation_points,
 )
-from pecrs_lib.measuring import ints, points_of
 from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.protocol import encode_windows
 from pecrs_lib.ranking import read_trunks
-from pecrs_lib.runs import machine, write_run
+from pecrs_lib.reproduction.measuring import ints, points_of
+from pecrs_lib.reproduction.runs import machine, write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 CUTS = (1, 10, 50)

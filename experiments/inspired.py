@@ -39,7 +39,7 @@ from pecrs_lib.evaluation import as_records, paired_bootstrap, predict, recall_t
 from pecrs_lib.items import ItemFeatures
 from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
-from pecrs_lib.runs import machine
+from pecrs_lib.reproduction.runs import machine
 from pecrs_lib.training import Trainer
 from pecrs_lib.warmstart import warm_start
 

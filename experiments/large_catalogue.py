@@ -43,7 +43,7 @@ from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.protocol import encode_windows
 from pecrs_lib.ranking import read_trunks
-from pecrs_lib.runs import machine
+from pecrs_lib.reproduction.runs import machine
 
 RESULT = RESULTS / "large_catalogue.json"
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

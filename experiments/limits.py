@@ -27,7 +27,7 @@ from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.evaluation import Predictions, as_records, predict, recall_table
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows, rank_windows
-from pecrs_lib.runs import machine
+from pecrs_lib.reproduction.runs import machine
 from pecrs_lib.warmstart import warm_start
 
 BASE: dict[str, Any] = {"warm_start": 6, "retrieval_negatives": None}

@@ -23,7 +23,7 @@ from pecrs_lib.config import Config
 from pecrs_lib.data import Catalogue, Dialogue, load_minireel
 from pecrs_lib.evaluation import as_records, recall_table
 from pecrs_lib.model import PECRS
-from pecrs_lib.runs import machine
+from pecrs_lib.reproduction.runs import machine
 from pecrs_lib.training import Trainer
 
 DIALOGUES = 800

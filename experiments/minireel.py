@@ -33,8 +33,8 @@ from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.data.minireel import SPLITS, load_minireel, load_oracle
 from pecrs_lib.data.movies import read_catalogue
 from pecrs_lib.evaluation import as_records, predict, recall_table
-from pecrs_lib.simulate import Simulation, simulate
-from pecrs_lib.world import Knobs
+from pecrs_lib.simulator.simulate import Simulation, simulate
+from pecrs_lib.simulator.world import Knobs
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "data" / "minireel"

@@ -22,7 +22,7 @@ from pecrs_lib.data import bundled, load_minireel
 from pecrs_lib.evaluation import Predictions, as_records, paired_bootstrap, recall_table
 from pecrs_lib.model import PECRS
 from pecrs_lib.protocol import encode_windows
-from pecrs_lib.runs import machine, write_run
+from pecrs_lib.reproduction.runs import machine, write_run
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

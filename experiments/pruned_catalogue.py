@@ -3,7 +3,7 @@
     python -m experiments.pruned_catalogue --dataset redial --data shared/data/redial
 
 Reads the best checkpoint of each run in WORK and adds "pruned" to its file; see
-`pecrs_lib.pruning`. Runs made since have it already.
+`pecrs_lib.reproduction.pruning`. Runs made since have it already.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from pecrs_lib.data import load_corpus
 from pecrs_lib.data.local import load_folder
 from pecrs_lib.model import PECRS
-from pecrs_lib.pruning import rank_among_mentioned
-from pecrs_lib.runs import MAIN, write_run
-from pecrs_lib.variants import AS_OFFICIAL
+from pecrs_lib.reproduction.pruning import rank_among_mentioned
+from pecrs_lib.reproduction.runs import MAIN, write_run
+from pecrs_lib.reproduction.variants import AS_OFFICIAL
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ from pecrs_lib.data import Catalogue, Dialogue, load_minireel
 from pecrs_lib.decoding import GREEDY
 from pecrs_lib.evaluation import as_records, paired_bootstrap, predict, recall_table
 from pecrs_lib.model import PECRS
-from pecrs_lib.runs import machine
+from pecrs_lib.reproduction.runs import machine
 from pecrs_lib.training import Trainer
 
 RESULT = ROOT / "data" / "results" / "minireel_pecrs.json"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from pecrs_lib.runs import machine, write_run
+from pecrs_lib.reproduction.runs import machine, write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "data" / "results" / "reliability.json"

@@ -21,7 +21,7 @@ from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.data import bundled, load_minireel
 from pecrs_lib.evaluation import as_records, predict, recall_table
 from pecrs_lib.model import PECRS
-from pecrs_lib.runs import machine, write_run
+from pecrs_lib.reproduction.runs import machine, write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = 1000.0  # so far away that whatever was named comes last

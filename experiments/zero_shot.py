@@ -33,7 +33,6 @@ from experiments.zero_shot_data import (
     untitled,
 )
 from experiments.zero_shot_text import CONSTANT, pecrs_replies, text_table
-from pecrs_lib.answers import AnswerCache, AnswerSource, RecordedAnswers
 from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues
 from pecrs_lib.baselines import Popularity, fit_baselines
 from pecrs_lib.data import Catalogue, Dialogue, match_titles
@@ -45,11 +44,23 @@ from pecrs_lib.evaluation import (
     predict,
     recall_table,
 )
-from pecrs_lib.language_models import LocalModel
-from pecrs_lib.likelihood import TitleLikelihood
 from pecrs_lib.model import PECRS
 from pecrs_lib.recommend import recommend
-from pecrs_lib.recommended import (
+from pecrs_lib.reproduction.runs import machine
+from pecrs_lib.zero_shot.answers import AnswerCache, AnswerSource, RecordedAnswers
+from pecrs_lib.zero_shot.asking import (
+    Turn,
+    at_turns,
+    list_predictions,
+    list_questions,
+    published_predictions,
+    reply_predictions,
+    substring_predictions,
+    turns_of,
+)
+from pecrs_lib.zero_shot.language_models import LocalModel
+from pecrs_lib.zero_shot.likelihood import TitleLikelihood
+from pecrs_lib.zero_shot.recommended import (
     agreement,
     found_by,
     found_by_substring,
@@ -62,19 +73,8 @@ from pecrs_lib.recommended import (
     top_lists,
     wilson,
 )
-from pecrs_lib.runs import machine
-from pecrs_lib.servers import ServerModel
-from pecrs_lib.titles import Title, TitleMatcher
-from pecrs_lib.zero_shot import (
-    Turn,
-    at_turns,
-    list_predictions,
-    list_questions,
-    published_predictions,
-    reply_predictions,
-    substring_predictions,
-    turns_of,
-)
+from pecrs_lib.zero_shot.servers import ServerModel
+from pecrs_lib.zero_shot.titles import Title, TitleMatcher
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results"

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pecrs_lib.answers import RecordedAnswers
 from pecrs_lib.data import Catalogue, Dialogue, Movie, read_inspired, read_movie_db, read_processed
 from pecrs_lib.data.local import recovered_catalogue
 from pecrs_lib.data.spans import split_year
+from pecrs_lib.zero_shot.answers import RecordedAnswers
 
 SPLITS = ("train", "dev", "test")
 MODELS = ("gpt-4", "gpt-3.5-turbo", "vicuna", "baize")

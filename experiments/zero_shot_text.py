@@ -19,8 +19,8 @@ from pecrs_lib.decoding import GREEDY
 from pecrs_lib.generation import respond
 from pecrs_lib.metrics import bootstrap_means, rouge
 from pecrs_lib.model import PECRS
-from pecrs_lib.titles import entries
-from pecrs_lib.zero_shot import Turn
+from pecrs_lib.zero_shot.asking import Turn
+from pecrs_lib.zero_shot.titles import entries
 
 SLOT = "[ITEM]"
 CONSTANT = f"Have you seen {SLOT} ? It is a great movie ."  # ours, the same at every turn

@@ -5,10 +5,11 @@ The library backs the notebooks; each module is one step of the way from data to
     data -> context -> items -> packing -> negatives -> losses -> backbone -> model
          -> batches -> ranking -> protocol -> checkpoint -> warmstart -> training -> recommend
          -> decoding -> generation -> chat, metrics, baselines -> evaluation -> assessment
-         -> figures -> cli
+         -> figures -> widgets, cli
 
-Beside it stand `pretrain`, MiniReel's simulator, `zero_shot` and what it needs (language models
-without training), and what the notebooks use: `diagrams`, `exercises`, `explorer`, the widgets.
+Packages beside it: `serving` (HTTP), `reproduction` (the paper's tables and claims), `rating`
+(people as judges), `zero_shot` (language models without training), `costs`, `simulator` (MiniReel).
+"docs/architecture.md" walks one dialogue through all of it.
 
 Shapes are written with one alphabet everywhere:
 

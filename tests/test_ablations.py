@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pecrs_lib.ablations import (
+from pecrs_lib.figures import dots_figure, dots_table
+from pecrs_lib.figures.paper_figures import differences_figure, grid_figure, points_figure
+from pecrs_lib.reproduction.ablations import (
     PAIRED,
     ROWS,
     SEPARATE,
@@ -21,12 +23,10 @@ from pecrs_lib.ablations import (
     stages,
     warm_starts,
 )
-from pecrs_lib.evidence import Results
-from pecrs_lib.figures import dots_figure, dots_table
-from pecrs_lib.layout import NO_RUN, judged, panels, wide
-from pecrs_lib.paper_figures import differences_figure, grid_figure, points_figure
-from pecrs_lib.reproduction import TABLES
-from pecrs_lib.runs import ABLATIONS, MAIN
+from pecrs_lib.reproduction.evidence import Results
+from pecrs_lib.reproduction.layout import NO_RUN, judged, panels, wide
+from pecrs_lib.reproduction.runs import ABLATIONS, MAIN
+from pecrs_lib.reproduction.tables import TABLES
 
 P = 80
 POINTS = {

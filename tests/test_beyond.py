@@ -8,7 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pecrs_lib.beyond import (
+from pecrs_lib.data import DataError, bundled
+from pecrs_lib.figures import dots_figure
+from pecrs_lib.figures.beyond_figures import (
+    candidates_figure,
+    candidates_table,
+    epochs_figure,
+    popularity_figure,
+    reliability_figure,
+)
+from pecrs_lib.reproduction.beyond import (
     correlation,
     distinct,
     epochs,
@@ -19,14 +28,7 @@ from pecrs_lib.beyond import (
     sets,
     turns_of,
 )
-from pecrs_lib.beyond_figures import (
-    candidates_figure,
-    candidates_table,
-    epochs_figure,
-    popularity_figure,
-    reliability_figure,
-)
-from pecrs_lib.confidence import (
+from pecrs_lib.reproduction.confidence import (
     RAW,
     SCALED,
     answers,
@@ -38,12 +40,10 @@ from pecrs_lib.confidence import (
     rescaled,
     scales,
 )
-from pecrs_lib.data import DataError, bundled
-from pecrs_lib.evidence import Results, half_width
-from pecrs_lib.figures import dots_figure
-from pecrs_lib.layout import panels, paper_and_ours
-from pecrs_lib.recommended import wilson
-from pecrs_lib.runs import MAIN
+from pecrs_lib.reproduction.evidence import Results, half_width
+from pecrs_lib.reproduction.layout import panels, paper_and_ours
+from pecrs_lib.reproduction.runs import MAIN
+from pecrs_lib.zero_shot.recommended import wilson
 
 ITEMS = ["a", "b", "c", "d", "e", "f"]
 POINTS = {  # dialogue 1 names two films in one turn, and dialogue 2 the same film twice

@@ -8,11 +8,11 @@ import re
 
 import pytest
 
-from pecrs_lib import chat_html, chat_widget
 from pecrs_lib.chat import Chat
-from pecrs_lib.chat_widget import ChatWidget
 from pecrs_lib.data import Catalogue, Movie, Utterance, read_jsonl
 from pecrs_lib.decoding import GREEDY
+from pecrs_lib.widgets import chat_html, chat_widget
+from pecrs_lib.widgets.chat_widget import ChatWidget
 from tests.test_chat import FILMS
 from tests.test_one_pass import build
 

@@ -33,8 +33,8 @@ from pecrs_lib.data import (
     write_catalogue,
     write_jsonl,
 )
+from pecrs_lib.reproduction.variants import COMPAT
 from pecrs_lib.transcript import find_items, read_transcript
-from pecrs_lib.variants import COMPAT
 from tests.toys import toy_dialogues
 
 SMALL = [

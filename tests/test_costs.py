@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from pecrs_lib.batches import make_batch
-from pecrs_lib.calculator_widget import OWN, calculator_widget, plan, plan_table
 from pecrs_lib.context import encode_dialogues
-from pecrs_lib.costs import (
+from pecrs_lib.costs.counting import kept_for_backward, padded, pairs
+from pecrs_lib.costs.estimate import (
     Data,
     Run,
     cache_bytes,
@@ -28,13 +28,11 @@ from pecrs_lib.costs import (
     reply_seconds,
     step_flop,
 )
-from pecrs_lib.counting import kept_for_backward, padded, pairs
+from pecrs_lib.costs.measured import data_of, laptop, machine_of, read_records, share_of
+from pecrs_lib.costs.shapes import MACHINES, SHAPES, Machine, Shape
 from pecrs_lib.data import bundled
 from pecrs_lib.devices import recompute_layers
-from pecrs_lib.measured_costs import data_of, laptop, machine_of, read_records, share_of
-from pecrs_lib.model import PECRS
-from pecrs_lib.packing import pack
-from pecrs_lib.scaling_figures import (
+from pecrs_lib.figures.scaling_figures import (
     FACTOR,
     catalogue_table,
     check_figure,
@@ -48,7 +46,9 @@ from pecrs_lib.scaling_figures import (
     scaling_figure,
     seconds_table,
 )
-from pecrs_lib.shapes import MACHINES, SHAPES, Machine, Shape
+from pecrs_lib.model import PECRS
+from pecrs_lib.packing import pack
+from pecrs_lib.widgets.calculator_widget import OWN, calculator_widget, plan, plan_table
 from tests.benchmarks import bench_gpu
 from tests.test_one_pass import CONFIG
 from tests.toys import save_tiny_backbone, toy_dialogues

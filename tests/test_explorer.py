@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pecrs_lib.data import bundled
-from pecrs_lib.explorer import (
+from pecrs_lib.widgets.explorer import (
     Cancelled,
     Outputs,
     Setting,

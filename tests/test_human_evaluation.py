@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pecrs_lib.agreement import cohen_kappa, krippendorff_alpha, sign_test
 from pecrs_lib.data import DataError, Utterance, write_catalogue, write_jsonl
-from pecrs_lib.human_evaluation import agreement, pooled, summary, systems_of
-from pecrs_lib.judgements import CRITERIA, Judgement, Sheet, read_judgements
-from pecrs_lib.replies import Context, fingerprint, pair, read_replies, write_replies
+from pecrs_lib.rating.agreement import cohen_kappa, krippendorff_alpha, sign_test
+from pecrs_lib.rating.human_evaluation import agreement, pooled, summary, systems_of
+from pecrs_lib.rating.judgements import CRITERIA, Judgement, Sheet, read_judgements
+from pecrs_lib.rating.replies import Context, fingerprint, pair, read_replies, write_replies
 from tests.test_cli import complaint, pecrs
 from tests.test_one_pass import build
 from tests.toys import toy_dialogues

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pecrs_lib.answers import AnswerCache, Question
 from pecrs_lib.data import Catalogue, Dialogue
 from pecrs_lib.evaluation import predict
-from pecrs_lib.language_models import LocalModel
-from pecrs_lib.likelihood import TitleLikelihood, watch_prompt
+from pecrs_lib.zero_shot.answers import AnswerCache, Question
+from pecrs_lib.zero_shot.language_models import LocalModel
+from pecrs_lib.zero_shot.likelihood import TitleLikelihood, watch_prompt
 from tests.toys import KINDS, save_tiny_backbone
 
 TEMPLATE = (

@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("faiss")
 
 from experiments.large_catalogue import RESULT, Spread, recall
-from pecrs_lib.catalogue_figures import memory_table, search_figure, search_table
+from pecrs_lib.figures.catalogue_figures import memory_table, search_figure, search_table
 
 
 @pytest.fixture(scope="module")

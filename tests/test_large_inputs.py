@@ -20,8 +20,8 @@ from pecrs_lib.data import (
 )
 from pecrs_lib.data.minireel import bundled_backbone
 from pecrs_lib.data.spans import merge_consecutive
-from pecrs_lib.titles import TitleMatcher
 from pecrs_lib.transcript import find_items
+from pecrs_lib.zero_shot.titles import TitleMatcher
 from tests.toys import toy_catalogue
 
 AREA = "Hostile and broken data"

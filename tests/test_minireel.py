@@ -28,8 +28,8 @@ from pecrs_lib.data import (
     load_oracle,
 )
 from pecrs_lib.evaluation import recommendation_points
-from pecrs_lib.simulate import simulate
-from pecrs_lib.world import Knobs
+from pecrs_lib.simulator.simulate import simulate
+from pecrs_lib.simulator.world import Knobs
 
 Splits = dict[str, list[Dialogue]]
 FOLDER = bundled("minireel")

@@ -8,7 +8,9 @@ import torch
 
 from pecrs_lib.data import Dialogue, Utterance
 from pecrs_lib.decoding import GREEDY, STRATEGIES
-from pecrs_lib.decoding_widget import (
+from pecrs_lib.generation import generate_replies
+from pecrs_lib.recommend import history_windows, recommend
+from pecrs_lib.widgets.decoding_widget import (
     KINDS,
     arguments_of,
     decoding_widget,
@@ -17,9 +19,7 @@ from pecrs_lib.decoding_widget import (
     tried,
     turns_of,
 )
-from pecrs_lib.generation import generate_replies
-from pecrs_lib.next_token import likeliest, next_token_figure, next_token_logits, truncated
-from pecrs_lib.recommend import history_windows, recommend
+from pecrs_lib.widgets.next_token import likeliest, next_token_figure, next_token_logits, truncated
 from tests.test_one_pass import build
 from tests.toys import toy_catalogue, toy_dialogues
 

@@ -10,17 +10,25 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from pecrs_lib.better import TARGETS, better, better_table, better_text
-from pecrs_lib.claims import CLAIMS, PLACES, Claim, findings
 from pecrs_lib.cli import app
 from pecrs_lib.evaluation import Point
-from pecrs_lib.evidence import FAILS, HOLDS, OPEN, Results, paper_table
-from pecrs_lib.findings import MISSING, UNTESTED, VERDICTS, Files, Finding, read_files, weakest
-from pecrs_lib.judges import ablation, printed, printed_text, rival
-from pecrs_lib.layout import wide
-from pecrs_lib.paper_figures import verdicts_figure
-from pecrs_lib.report import RULE, SYMBOLS, baselines_text, markdown, report
-from pecrs_lib.report_tables import (
+from pecrs_lib.figures.paper_figures import verdicts_figure
+from pecrs_lib.reproduction.better import TARGETS, better, better_table, better_text
+from pecrs_lib.reproduction.claims import CLAIMS, PLACES, Claim, findings
+from pecrs_lib.reproduction.evidence import FAILS, HOLDS, OPEN, Results, paper_table
+from pecrs_lib.reproduction.findings import (
+    MISSING,
+    UNTESTED,
+    VERDICTS,
+    Files,
+    Finding,
+    read_files,
+    weakest,
+)
+from pecrs_lib.reproduction.judges import ablation, printed, printed_text, rival
+from pecrs_lib.reproduction.layout import wide
+from pecrs_lib.reproduction.report import RULE, SYMBOLS, baselines_text, markdown, report
+from pecrs_lib.reproduction.report_tables import (
     against_baselines,
     by_chance,
     counts,
@@ -31,8 +39,8 @@ from pecrs_lib.report_tables import (
     settings,
     verdicts,
 )
-from pecrs_lib.reproduction import NAMES, table_2
-from pecrs_lib.text_judges import dist_moves_more, weakly_related, zero_shot
+from pecrs_lib.reproduction.tables import NAMES, table_2
+from pecrs_lib.reproduction.text_judges import dist_moves_more, weakly_related, zero_shot
 
 DATA = "INSPIRED"
 

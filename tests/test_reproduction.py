@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pecrs_lib.claims import claims
 from pecrs_lib.cli.paper_tables import claims_as_text
 from pecrs_lib.data import DataError
 from pecrs_lib.evaluation import paired_bootstrap, recall_table
-from pecrs_lib.evidence import (
+from pecrs_lib.figures.paper_figures import differences_figure, grid_figure, turns_figure
+from pecrs_lib.metrics import item_f1, perplexity
+from pecrs_lib.reproduction.claims import claims
+from pecrs_lib.reproduction.evidence import (
     FAILS,
     HOLDS,
     OPEN,
@@ -28,9 +30,8 @@ from pecrs_lib.evidence import (
     reply_rows,
     verdict,
 )
-from pecrs_lib.metrics import item_f1, perplexity
-from pecrs_lib.paper_figures import differences_figure, grid_figure, turns_figure
-from pecrs_lib.reproduction import (
+from pecrs_lib.reproduction.runs import ABLATIONS, MAIN, NEEDS
+from pecrs_lib.reproduction.tables import (
     ELSEWHERE,
     TABLES,
     figure_3,
@@ -41,8 +42,7 @@ from pecrs_lib.reproduction import (
     table_5,
     table_6,
 )
-from pecrs_lib.runs import ABLATIONS, MAIN, NEEDS
-from pecrs_lib.variant_tables import VARIANT_TABLES
+from pecrs_lib.reproduction.variant_tables import VARIANT_TABLES
 
 ITEMS = [f"m{j}" for j in range(200)]
 GENRE = ["Comedy", "action", "Western", ""] * 50

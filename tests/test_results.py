@@ -16,10 +16,10 @@ from experiments.draw_figures import (
     run_figures,
     write_readme,
 )
-from pecrs_lib.evidence import Results
 from pecrs_lib.figures import recall_figure
-from pecrs_lib.findings import read_files
-from pecrs_lib.runs import MAIN, read_runs
+from pecrs_lib.reproduction.evidence import Results
+from pecrs_lib.reproduction.findings import read_files
+from pecrs_lib.reproduction.runs import MAIN, read_runs
 
 
 @pytest.fixture(scope="module", params=PARTS)

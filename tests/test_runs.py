@@ -12,18 +12,18 @@ from typer.testing import CliRunner
 
 import pecrs_lib.data
 from experiments import pruned_catalogue
-from pecrs_lib import running
 from pecrs_lib.assessment import predictions_of, rank_dialogues
 from pecrs_lib.baselines import Popularity
 from pecrs_lib.cli import app
 from pecrs_lib.cli.reproduce import Dataset, Preset
 from pecrs_lib.config import Config
 from pecrs_lib.data import CORPORA, Catalogue, DataError
-from pecrs_lib.measuring import confidence_of, data_record
 from pecrs_lib.model import PECRS
-from pecrs_lib.pruning import mentioned, rank_among_mentioned
-from pecrs_lib.running import carry_out, some
-from pecrs_lib.runs import (
+from pecrs_lib.reproduction import running
+from pecrs_lib.reproduction.measuring import confidence_of, data_record
+from pecrs_lib.reproduction.pruning import mentioned, rank_among_mentioned
+from pecrs_lib.reproduction.running import carry_out, some
+from pecrs_lib.reproduction.runs import (
     ABLATIONS,
     AS_IN_PAPER,
     MAIN,
@@ -39,8 +39,8 @@ from pecrs_lib.runs import (
     variants,
     write_run,
 )
+from pecrs_lib.reproduction.variants import AS_OFFICIAL, BEYOND, COMPAT, LEARNING_CURVE, OFFICIAL
 from pecrs_lib.training import Trainer
-from pecrs_lib.variants import AS_OFFICIAL, BEYOND, COMPAT, LEARNING_CURVE, OFFICIAL
 from tests.toys import toy_catalogue, toy_dialogues
 
 CATALOGUE = toy_catalogue(24)
@@ -268,7 +268,7 @@ def test_interrupted_and_resumed_is_the_same_run(tiny, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             carry_out(tiny(), CORPUS, tmp_path / "part", show=False)
     with monkeypatch.context() as patch:  # once more, after training
-        patch.setattr("pecrs_lib.running.measure", lambda *_, **__: 1 / 0)
+        patch.setattr("pecrs_lib.reproduction.running.measure", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             carry_out(tiny(), CORPUS, tmp_path / "part", show=False)
     part = carry_out(tiny(), CORPUS, tmp_path / "part", show=False)

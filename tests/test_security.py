@@ -23,7 +23,7 @@ NETWORK = {"requests", "urllib.request", "http.client", "socket", "pooch", "aioh
            "urllib3", "ftplib", "smtplib", "huggingface_hub"}  # fmt: skip
 MAY_USE_IT = {
     "pecrs_lib.data.download",  # downloads
-    "pecrs_lib.servers",  # the live LLM client
+    "pecrs_lib.zero_shot.servers",  # the live LLM client
     "pecrs_lib.cli.serve",  # binds the port that it serves on
     "pecrs_lib.cli.page",
     "pecrs_lib.cli.trained",  # silences the log of huggingface_hub

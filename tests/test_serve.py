@@ -15,8 +15,8 @@ import pytest
 from pecrs_lib.data.matching import TitleIndex, normalise
 from pecrs_lib.decoding import GREEDY
 from pecrs_lib.generation import respond
-from pecrs_lib.microbatching import Busy, MicroBatcher
 from pecrs_lib.recommend import recommend
+from pecrs_lib.serving.microbatching import Busy, MicroBatcher
 from pecrs_lib.transcript import find_items, say_as
 from tests.test_cli import complaint, pecrs
 from tests.test_one_pass import build
@@ -26,10 +26,10 @@ pytest.importorskip("fastapi", reason='needs pip install "pecrs_lib[serve]"')
 
 from fastapi.testclient import TestClient
 
-from pecrs_lib import serving
 from pecrs_lib.cli.serve import server_of
 from pecrs_lib.data import Dialogue
-from pecrs_lib.service import (
+from pecrs_lib.serving import application
+from pecrs_lib.serving.service import (
     EXAMPLE,
     MAX_CHARACTERS,
     MAX_TEXT,
@@ -70,7 +70,9 @@ def trained(tiny_backbone, catalogue):
 @pytest.fixture(scope="module")
 def client(trained):
     service = Service(*trained)
-    with TestClient(serving.create_app(service, len(trained[1]), batch=8, wait_s=0.2)) as client:
+    with TestClient(
+        application.create_app(service, len(trained[1]), batch=8, wait_s=0.2)
+    ) as client:
         yield client
 
 
@@ -245,13 +247,13 @@ def test_the_limits_leave_room_for_what_they_allow(client):
     text = "é" * MAX_CHARACTERS  # escaped, six bytes each
     question = asked(*[{**HELLO, "text": text}] * (MAX_TEXT // MAX_CHARACTERS))
     body = json.dumps(question).encode()
-    assert MAX_TEXT * 6 < len(body) < serving.MAX_BODY
+    assert MAX_TEXT * 6 < len(body) < application.MAX_BODY
     answer = client.post("/recommend", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 200
 
 
 def test_bodies_too_long_are_not_read(client):
-    assert client.post("/recommend", content=b" " * (serving.MAX_BODY + 1)).status_code == 413
+    assert client.post("/recommend", content=b" " * (application.MAX_BODY + 1)).status_code == 413
     read = []
 
     def pieces():
@@ -315,8 +317,8 @@ def until(true, seconds=5):
 
 
 def test_a_body_that_does_not_come_times_out(monkeypatch):
-    monkeypatch.setattr(serving, "BODY_S", 0.05)
-    app = serving.create_app(Slow(), 1)
+    monkeypatch.setattr(application, "BODY_S", 0.05)
+    app = application.create_app(Slow(), 1)
     sent = run_app(app, [{"type": "http.request", "body": b"{", "more_body": True}])
     assert sent[0]["status"] == 408
     assert (b"connection", b"close") in sent[0]["headers"]
@@ -325,7 +327,7 @@ def test_a_body_that_does_not_come_times_out(monkeypatch):
 
 def test_who_hangs_up_is_not_computed_for():
     slow = Slow()
-    app = serving.create_app(slow, 1, batch=1)
+    app = application.create_app(slow, 1, batch=1)
     with TestClient(app) as client, ThreadPoolExecutor() as pool:
         first = pool.submit(client.post, "/recommend", json=question("first"))
         until(lambda: slow.asked)  # the worker is busy
@@ -341,7 +343,7 @@ def test_who_hangs_up_is_not_computed_for():
 
 def test_a_full_queue_says_when_to_come_back():
     slow = Slow()
-    app = serving.create_app(slow, 1, batch=1, waiting=2)
+    app = application.create_app(slow, 1, batch=1, waiting=2)
     with TestClient(app) as client, ThreadPoolExecutor() as pool:
         taken = [pool.submit(client.post, "/recommend", json=question("0"))]
         until(lambda: slow.asked)
@@ -360,7 +362,7 @@ def test_one_failure_stays_alone_and_its_text_out_of_the_log(caplog):
     slow = Slow()
     with (
         caplog.at_level(logging.DEBUG),
-        TestClient(serving.create_app(slow, 1, wait_s=0.2)) as client,
+        TestClient(application.create_app(slow, 1, wait_s=0.2)) as client,
     ):
         slow.go.set()
         answers = at_once(client, [question(name) for name in ("a", "bad", "c")])
@@ -375,7 +377,7 @@ def test_one_failure_stays_alone_and_its_text_out_of_the_log(caplog):
 def test_a_closed_worker_is_told_by_health():
     slow = Slow()
     slow.go.set()
-    app = serving.create_app(slow, 1)
+    app = application.create_app(slow, 1)
     with TestClient(app) as client:
         assert client.get("/health").status_code == 200
     gone = TestClient(app)  # after the end
@@ -461,7 +463,7 @@ def test_a_taken_port_and_a_missing_extra_are_said_in_a_line(monkeypatch):
 def test_a_real_server_answers_beside_broken_connections_and_ends(caplog):
     slow = Slow()
     slow.go.set()
-    server = server_of(serving.create_app(slow, 1))
+    server = server_of(application.create_app(slow, 1))
     head = b"POST /recommend?secret HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
     def whole(name):

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pecrs_lib.answers import AnswerCache, Question
-from pecrs_lib.servers import ServerError, ServerModel
+from pecrs_lib.zero_shot.answers import AnswerCache, Question
+from pecrs_lib.zero_shot.servers import ServerError, ServerModel
 
 KEY = "sk-not-a-real-key-0123456789"
 QUESTIONS = [Question(0, t, (("user", f"question {t}"),)) for t in range(6)]

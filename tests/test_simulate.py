@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from pecrs_lib.baselines import Popularity
-from pecrs_lib.conversation import Conversation
 from pecrs_lib.data import Dialogue, bundled, read_catalogue, read_redial
 from pecrs_lib.data.jsonl import write_bytes
 from pecrs_lib.evaluation import predict, recall_table, recommendation_points
-from pecrs_lib.grammar import Typist, clause, expand, pieces, recall
-from pecrs_lib.simulate import Simulation, simulate
-from pecrs_lib.world import Knobs, World, make_seeker
+from pecrs_lib.simulator.conversation import Conversation
+from pecrs_lib.simulator.grammar import Typist, clause, expand, pieces, recall
+from pecrs_lib.simulator.simulate import Simulation, simulate
+from pecrs_lib.simulator.world import Knobs, World, make_seeker
 
 FOLDER = bundled("minireel")
 FILMS = read_catalogue(FOLDER / "films.jsonl")

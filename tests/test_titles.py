@@ -7,8 +7,8 @@ import pytest
 
 from pecrs_lib.data import Catalogue, Movie
 from pecrs_lib.data.minireel import bundled
-from pecrs_lib.recommended import agreement, found_by, found_by_substring, read_labels
-from pecrs_lib.titles import TitleMatcher, entries, spellings, substring_hit
+from pecrs_lib.zero_shot.recommended import agreement, found_by, found_by_substring, read_labels
+from pecrs_lib.zero_shot.titles import TitleMatcher, entries, spellings, substring_hit
 
 FILMS = Catalogue(
     tuple(

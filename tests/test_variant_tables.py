@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from pecrs_lib.beyond_figures import learning_curve_figure, recall_panels, variants_figure
 from pecrs_lib.cli.paper_tables import as_text
 from pecrs_lib.evaluation import paired_bootstrap
-from pecrs_lib.evidence import Results, ranks_of
-from pecrs_lib.runs import MAIN, NEEDS
-from pecrs_lib.variant_tables import (
+from pecrs_lib.figures.beyond_figures import learning_curve_figure, recall_panels, variants_figure
+from pecrs_lib.reproduction.evidence import Results, ranks_of
+from pecrs_lib.reproduction.runs import MAIN, NEEDS
+from pecrs_lib.reproduction.variant_tables import (
     DIFFERENCE,
     PRUNED,
     PRUNED_TOO,
@@ -22,7 +22,7 @@ from pecrs_lib.variant_tables import (
     official,
     worth,
 )
-from pecrs_lib.variants import AS_OFFICIAL, BEYOND, COMPAT, LEARNING_CURVE, OFFICIAL
+from pecrs_lib.reproduction.variants import AS_OFFICIAL, BEYOND, COMPAT, LEARNING_CURVE, OFFICIAL
 from tests.test_reproduction import ITEMS, P, only, points, run
 
 DIST = [f"Dist@{n} per {per}" for per in ("sentence", "ngram") for n in (2, 3, 4)]

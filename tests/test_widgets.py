@@ -9,11 +9,9 @@ import ipywidgets as ipw
 import pytest
 from matplotlib.figure import Figure
 
-from pecrs_lib import diagrams
 from pecrs_lib.config import TINY
 from pecrs_lib.data import bundled
-from pecrs_lib.explorer import Outputs, Setting
-from pecrs_lib.explorer_widget import Explorer, explorer_figure
+from pecrs_lib.figures import diagrams
 from pecrs_lib.model import PECRS
 from pecrs_lib.widgets import (
     Panel,
@@ -24,6 +22,8 @@ from pecrs_lib.widgets import (
     token_inspector,
     why_this_film,
 )
+from pecrs_lib.widgets.explorer import Outputs, Setting
+from pecrs_lib.widgets.explorer_widget import Explorer, explorer_figure
 
 
 def results(name: str) -> dict:

@@ -9,22 +9,11 @@ import numpy as np
 import pytest
 
 from experiments.zero_shot_text import SLOT, filled, rouge_row, slotted, text_table
-from pecrs_lib.answers import AnswerCache, Question, RecordedAnswers
 from pecrs_lib.data import Catalogue, DataError, Dialogue, Mention, Movie, Utterance
 from pecrs_lib.data.minireel import bundled
 from pecrs_lib.evaluation import recall_table
-from pecrs_lib.recommended import (
-    Labelled,
-    agreement,
-    head,
-    outside,
-    popular,
-    popularity_bands,
-    repeated,
-    wilson,
-)
-from pecrs_lib.titles import TitleMatcher
-from pecrs_lib.zero_shot import (
+from pecrs_lib.zero_shot.answers import AnswerCache, Question, RecordedAnswers
+from pecrs_lib.zero_shot.asking import (
     SILENCE,
     at_turns,
     list_predictions,
@@ -36,6 +25,17 @@ from pecrs_lib.zero_shot import (
     transcript,
     turns_of,
 )
+from pecrs_lib.zero_shot.recommended import (
+    Labelled,
+    agreement,
+    head,
+    outside,
+    popular,
+    popularity_bands,
+    repeated,
+    wilson,
+)
+from pecrs_lib.zero_shot.titles import TitleMatcher
 
 FILMS = Catalogue((Movie("a", "Up", 2009), Movie("b", "Her", 2013), Movie("c", "Alien", 1979)))
 

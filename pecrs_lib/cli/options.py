@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pecrs_lib.variants import COMPAT
+from pecrs_lib.reproduction.variants import COMPAT
 
 
 class Format(StrEnum):

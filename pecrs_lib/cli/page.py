@@ -73,9 +73,9 @@ def chat_page(**asked: Any) -> ipw.Widget:
     """The widget over `trained.load_chat`, or a sentence that says why there is none."""
     import ipywidgets as ipw
 
-    from pecrs_lib.chat_widget import ChatWidget
     from pecrs_lib.cli.trained import load_chat
     from pecrs_lib.widgets import problem_of
+    from pecrs_lib.widgets.chat_widget import ChatWidget
 
     for name in ("checkpoint", "catalogue", "cache"):
         asked[name] = Path(asked[name]) if asked.get(name) else None

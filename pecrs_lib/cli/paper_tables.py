@@ -1,4 +1,4 @@
-"""Tables of `reproduction` and claims as text."""
+"""The paper's tables and claims as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEGEND = "paper | ours [95 % interval over dialogues] (each seed)"
 
 def as_text(table: pd.DataFrame) -> str:
     """Title, what the paper measured on, and the lines of `layout.wide`, aligned."""
-    from pecrs_lib.layout import wide
+    from pecrs_lib.reproduction.layout import wide
 
     shown = wide(table, seeds=True)
     heads = ["" if name == "row" else name for name in shown]

@@ -20,7 +20,7 @@ from pecrs_lib.cli.rate_report import report
 from pecrs_lib.cli.terminal import bar, say, show, stop
 
 if TYPE_CHECKING:  # imported when the command runs, as in the other commands
-    from pecrs_lib.judgements import Question
+    from pecrs_lib.rating.judgements import Question
 
 DEFAULT = "top-k"  # k = 50 without beams, as the other commands decode
 
@@ -76,14 +76,14 @@ def reply(
     Example: pecrs rate reply --checkpoint run --system PECRS --format jsonl --test test.jsonl
     --out pecrs.jsonl
     """
-    from pecrs_lib.replies import one_line
+    from pecrs_lib.rating.replies import one_line
 
     one_line(system, "the name of a system")
     from pecrs_lib.assessment import converse
     from pecrs_lib.cli.inputs import load_dialogues
     from pecrs_lib.cli.trained import load_ready
     from pecrs_lib.decoding import STRATEGIES, TOP_K
-    from pecrs_lib.replies import replies_of, write_replies
+    from pecrs_lib.rating.replies import replies_of, write_replies
 
     ways = {DEFAULT: TOP_K} | STRATEGIES
     if decoding not in ways:
@@ -110,8 +110,8 @@ def pair(
 
     Example: pecrs rate pair pecrs.jsonl mese.jsonl --n 100 --out study.jsonl
     """
-    from pecrs_lib.replies import fingerprint, read_replies, write_replies
-    from pecrs_lib.replies import pair as draw
+    from pecrs_lib.rating.replies import fingerprint, read_replies, write_replies
+    from pecrs_lib.rating.replies import pair as draw
 
     if out.resolve() in (first.resolve(), second.resolve()):
         stop(f"--out would overwrite the replies in {out}")
@@ -133,8 +133,8 @@ def ask(
 
     Example: pecrs rate ask study.jsonl --rater ann --out ann.csv
     """
-    from pecrs_lib.judgements import CHOICES, CRITERIA, Sheet
-    from pecrs_lib.replies import read_replies
+    from pecrs_lib.rating.judgements import CHOICES, CRITERIA, Sheet
+    from pecrs_lib.rating.replies import read_replies
 
     sheet = Sheet(read_replies(study), rater, out)
     if sheet.dropped:

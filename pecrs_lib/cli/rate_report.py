@@ -42,8 +42,8 @@ def report(
 
     Example: pecrs rate report ann.csv bob.csv eve.csv --out table4.csv
     """
-    from pecrs_lib.human_evaluation import agreement, pooled, summary, systems_of
-    from pecrs_lib.judgements import read_judgements
+    from pecrs_lib.rating.human_evaluation import agreement, pooled, summary, systems_of
+    from pecrs_lib.rating.judgements import read_judgements
 
     if out is not None and out.resolve() in [file.resolve() for file in files]:
         stop(f"--out would overwrite the judgements in {out}")

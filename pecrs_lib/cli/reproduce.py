@@ -13,7 +13,7 @@ from pecrs_lib.cli.options import CompatOption
 from pecrs_lib.cli.terminal import columns, say, show, stop, watched
 
 if TYPE_CHECKING:  # imported when the command runs: these need torch
-    from pecrs_lib.runs import Run
+    from pecrs_lib.reproduction.runs import Run
 
 
 class Dataset(StrEnum):
@@ -103,7 +103,7 @@ def reproduce(
         _report(report, out)
         return
     numbers = _seeds(seeds)
-    from pecrs_lib.runs import PRESETS, estimate, is_done, plan, read_runs
+    from pecrs_lib.reproduction.runs import PRESETS, estimate, is_done, plan, read_runs
 
     wanted = _tables(tables, compat)
     model = backbone or PRESETS[preset][dataset].config.backbone
@@ -130,13 +130,13 @@ def _print(
     tables: list[str], files: dict[str, Any], dataset: str, preset: str, backbone: str,
     compat: str | None,
 ) -> None:  # fmt: skip
-    from pecrs_lib.claims import claims
     from pecrs_lib.cli.paper_tables import LEGEND, as_text, claims_as_text
-    from pecrs_lib.evidence import Results
-    from pecrs_lib.reproduction import ELSEWHERE, TABLES
-    from pecrs_lib.runs import MAIN
-    from pecrs_lib.variant_tables import VARIANT_TABLES
-    from pecrs_lib.variants import AS_OFFICIAL
+    from pecrs_lib.reproduction.claims import claims
+    from pecrs_lib.reproduction.evidence import Results
+    from pecrs_lib.reproduction.runs import MAIN
+    from pecrs_lib.reproduction.tables import ELSEWHERE, TABLES
+    from pecrs_lib.reproduction.variant_tables import VARIANT_TABLES
+    from pecrs_lib.reproduction.variants import AS_OFFICIAL
 
     results = Results.of(files, dataset, preset, backbone)
     if compat:
@@ -158,8 +158,8 @@ def _print(
 
 
 def _report(path: Path, out: Path) -> None:
-    from pecrs_lib.findings import read_files
-    from pecrs_lib.report import report
+    from pecrs_lib.reproduction.findings import read_files
+    from pecrs_lib.reproduction.report import report
 
     path.write_text(report(read_files(out.parent, out)), encoding="utf-8")
     say(f"{path} written from the files of {out.parent}")
@@ -173,7 +173,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def _tables(names: list[str] | None, compat: str | None) -> list[str]:
-    from pecrs_lib.runs import MAIN, NEEDS
+    from pecrs_lib.reproduction.runs import MAIN, NEEDS
 
     unknown = [name for name in names or () if name not in NEEDS]
     if unknown:
@@ -192,8 +192,8 @@ def _runs(
     tables: list[str], dataset: str, preset: str, backbone: str, seeds: list[int],
     compat: str | None,
 ) -> list[Run]:  # fmt: skip
-    from pecrs_lib.runs import Run, needed
-    from pecrs_lib.variants import AS_OFFICIAL
+    from pecrs_lib.reproduction.runs import Run, needed
+    from pecrs_lib.reproduction.variants import AS_OFFICIAL
 
     names = [AS_OFFICIAL] if compat else needed(tables, preset, dataset)
     return [Run(dataset, preset, backbone, name, seed) for name in names for seed in seeds]
@@ -223,9 +223,9 @@ def _carry_out(
     from pecrs_lib.cli.trained import quieten
     from pecrs_lib.data import load_corpus
     from pecrs_lib.data.local import load_folder
-    from pecrs_lib.measuring import data_record
-    from pecrs_lib.running import carry_out
-    from pecrs_lib.runs import write_run
+    from pecrs_lib.reproduction.measuring import data_record
+    from pecrs_lib.reproduction.running import carry_out
+    from pecrs_lib.reproduction.runs import write_run
 
     quieten()
     corpus = load_corpus(dataset) if data is None else load_folder(dataset, data)

@@ -74,8 +74,8 @@ def serve(
     listener = _bound(host, port)  # before the model is loaded, which takes a while
     with listener:
         from pecrs_lib.cli.trained import load_ready
-        from pecrs_lib.service import Service
-        from pecrs_lib.serving import create_app
+        from pecrs_lib.serving.application import create_app
+        from pecrs_lib.serving.service import Service
 
         ready = load_ready(checkpoint, catalogue, backbone, cache)
         service = Service(ready.model, ready.catalogue, ready.v)

@@ -116,8 +116,8 @@ def train(
     from pecrs_lib.cli.trained import CACHE, quieten
     from pecrs_lib.data import split_by_dialogue
     from pecrs_lib.model import PECRS
+    from pecrs_lib.reproduction.variants import COMPAT
     from pecrs_lib.training import Trainer
-    from pecrs_lib.variants import COMPAT
 
     named = {
         "backbone": backbone,

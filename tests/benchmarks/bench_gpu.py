@@ -27,7 +27,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pecrs_lib.config import Config
-from pecrs_lib.costs import step_flop
+from pecrs_lib.costs.estimate import step_flop
+from pecrs_lib.costs.shapes import SHAPES, Shape
 from pecrs_lib.data import load_corpus
 from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.devices import recompute_layers
@@ -36,7 +37,6 @@ from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.pretrain import train_tokenizer
 from pecrs_lib.protocol import encode_windows
-from pecrs_lib.shapes import SHAPES, Shape
 from tests.benchmarks.floors import gemm_rate, stepper
 
 DIALOGUES, NEGATIVES = 8, 150

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from pecrs_lib.data import load_minireel
-from pecrs_lib.runs import machine, write_run
-from pecrs_lib.service import MAX_CHARACTERS, MAX_TOP, MAX_UTTERANCES
-from pecrs_lib.serving import MAX_BODY
+from pecrs_lib.reproduction.runs import machine, write_run
+from pecrs_lib.serving.application import MAX_BODY
+from pecrs_lib.serving.service import MAX_CHARACTERS, MAX_TOP, MAX_UTTERANCES
 from tests.benchmarks.bench_one_pass import processor
 
 HEAD = "POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from pecrs_lib.answers import AnswerCache, Question
 from pecrs_lib.checkpoint import CheckpointError
 from pecrs_lib.data import DataError
 from pecrs_lib.data.storage import SUMS, check_sums, whole_file, write_sums, write_whole
 from pecrs_lib.evaluation import Predictions
 from pecrs_lib.model import PECRS
+from pecrs_lib.zero_shot.answers import AnswerCache, Question
 from tests.test_training import trainer
 
 AREA = "Faults"

@@ -13,7 +13,6 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pecrs_lib.answers import RecordedAnswers
 from pecrs_lib.data import (
     Catalogue,
     DataError,
@@ -31,10 +30,11 @@ from pecrs_lib.data.local import recovered_catalogue
 from pecrs_lib.data.processed import read_movie_db, read_processed
 from pecrs_lib.data.redial import read_redial
 from pecrs_lib.data.spans import merge_consecutive, split_year
-from pecrs_lib.judgements import read_judgements
-from pecrs_lib.replies import read_replies
-from pecrs_lib.runs import read_runs
+from pecrs_lib.rating.judgements import read_judgements
+from pecrs_lib.rating.replies import read_replies
+from pecrs_lib.reproduction.runs import read_runs
 from pecrs_lib.transcript import find_items, read_transcript
+from pecrs_lib.zero_shot.answers import RecordedAnswers
 from tests.properties.strategies import (
     CATALOGUE,
     anything,

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from pecrs_lib.context import NO_ITEM, DialogueTokenizer, history_window, windows_of
 from pecrs_lib.data.minireel import bundled_backbone
 from pecrs_lib.packing import add_candidates, pack, visible
-from pecrs_lib.titles import TitleMatcher, entries, spellings
+from pecrs_lib.zero_shot.titles import TitleMatcher, entries, spellings
 from tests.properties.strategies import CATALOGUE, CONTROL, dialogues, said
 
 AREA = "Special tokens, sequences and replies"
