@@ -39,9 +39,11 @@ def list_of_decks(folder: Path) -> str:
 
 
 def build(kind: str, folder: Path) -> None:
-    """Make it beside `folder`, then put it in its place."""
+    """Make it elsewhere, then put it in the place of `folder`."""
     from sphinx.cmd.build import main as sphinx
 
+    if folder.exists() and not (folder / "objects.inv").exists():  # which Sphinx leaves
+        raise SystemExit(f"{folder} is there and holds something else")
     with tempfile.TemporaryDirectory() as beside:
         made = Path(beside, kind)
         call = ["-q", "-W", "--keep-going", "-b", BUILDERS[kind], "-t", kind]

@@ -56,6 +56,7 @@ html_css_files = ["site.css"]
 html_favicon = "static/icon.svg"
 html_show_sourcelink = False
 html_copy_source = False
+html_show_search_summary = False  # a page opened from a disk may not fetch other pages
 
 revealjs_static_path = ["static"]
 revealjs_css_files = ["slides.css"]
