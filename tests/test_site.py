@@ -15,21 +15,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from experiments.notebooks import paths, repository
+from experiments.site import build
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "data").glob("**/README.md"))]
-every = pytest.mark.parametrize("path", paths(), ids=lambda p: p.stem)
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for package in ("sphinx", "furo", "myst_nb", "sphinx_revealjs", "latex2mathml"):
-        pytest.importorskip(package)
-    folder = tmp_path_factory.mktemp("site") / "pages"
-    call = [sys.executable, "-m", "experiments.site", "pages", str(folder)]
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]  # a warning of Sphinx is an error
-    return folder
 
 
 class Page(HTMLParser):
@@ -75,8 +64,43 @@ def problems(folder: Path) -> list[str]:
     return found
 
 
-def test_links_lead_somewhere_and_nothing_is_remote(site):
+def not_shown(site: Path) -> list[str]:
+    """Notebooks that lack a page with outputs, the Colab button or a place in the list."""
+    start = Page(site / "index.html")
+    lacking = []
+    for path in paths():
+        name = path.relative_to(ROOT).with_suffix("").as_posix()
+        page = Page(site / f"{name}.html")
+        colab = f"https://colab.research.google.com/github/{repository()}/blob/main/{name}.ipynb"
+        button = page.links.count(("a", colab)) == 1 and 'alt="Open in Colab"' in page.html
+        cells = "cell_output" in page.html and "cell_input" in page.html
+        if not (button and cells and ("a", f"{name}.html") in start.links):
+            lacking.append(name)
+    return lacking
+
+
+def test_the_site_is_whole_and_nothing_in_it_is_remote(tmp_path):
+    for package in ("sphinx", "furo", "myst_nb", "sphinx_revealjs", "latex2mathml"):
+        pytest.importorskip(package)
+    site = tmp_path / "site"
+    call = [sys.executable, "-m", "experiments.site", "pages", str(site)]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]  # a warning of Sphinx is an error
     assert problems(site) == []
+    assert not_shown(site) == []
+    for path in (ROOT / "README.md", *DOCS):
+        assert (site / path.relative_to(ROOT).with_suffix(".html")).exists()
+    for name, formulas in (("notebooks/04_retrieval_loss", 1), ("docs/glossary", 40)):
+        html = (site / f"{name}.html").read_text(encoding="utf-8")
+        assert html.count("<math") >= formulas and "\\mathcal" not in html
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    pytest.importorskip("sphinx")
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(SystemExit, match="something else"):
+        build("pages", tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
 
 
 def test_a_broken_link_and_a_remote_script_are_noticed(tmp_path):
@@ -88,32 +112,16 @@ def test_a_broken_link_and_a_remote_script_are_noticed(tmp_path):
     assert len(problems(tmp_path)) == 4
 
 
-@every
-def test_every_notebook_has_a_page_with_outputs_and_the_colab_button(site, path):
-    name = path.relative_to(ROOT).with_suffix("")
-    page = Page(site / f"{name}.html")
-    address = f"https://colab.research.google.com/github/{repository()}/blob/main/{name}.ipynb"
-    assert page.links.count(("a", address)) == 1 and 'alt="Open in Colab"' in page.html
-    assert "cell_output" in page.html and "cell_input" in page.html
-    assert ("a", f"{name}.html") in Page(site / "index.html").links
-
-
-def test_docs_have_pages_and_formulas_are_rendered(site):
-    for path in (ROOT / "README.md", *DOCS):
-        assert (site / path.relative_to(ROOT).with_suffix(".html")).exists()
-    for name, formulas in (("notebooks/04_retrieval_loss", 1), ("docs/glossary", 40)):
-        html = (site / f"{name}.html").read_text(encoding="utf-8")
-        assert html.count("<math") >= formulas and "\\mathcal" not in html
-
-
 @pytest.mark.parametrize("path", DOCS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_of_the_docs_lead_somewhere(path):
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / link).exists(), link
 
 
-def test_the_sections_that_the_teaching_plan_names_exist():
+def test_the_teaching_plan_has_every_notebook_and_its_sections_exist():
     text = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert path.stem in text
     named = re.findall(r"\]\((\.\./notebooks/\S+?)\),? (?:up to )?\*([^*]+)\*", text)
     assert len(named) >= 6
     for link, section in named:

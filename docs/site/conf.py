@@ -121,13 +121,28 @@ def on_read(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = json.dumps(notebook)
 
 
+def slides_of(cell: nodes.Element) -> list[nodes.Node]:
+    """A cell, then its pictures, unless one stands alone under a few lines of code."""
+    lines = sum(block.astext().count("\n") + 1 for block in cell.findall(nodes.literal_block))
+    shown = [out for part in cell.children if "cell_output" in part["classes"] for out in part]
+    pictures = [out for out in shown if next(iter(out.findall(nodes.image)), None) is not None]
+    if len(shown) == 1 and lines <= 6:
+        return [cell]
+    for picture in pictures:
+        picture.parent.remove(picture)
+    return [cell, *pictures]
+
+
 def cells_to_slides(app: Sphinx, document: nodes.document, name: str) -> None:
-    """A section goes right, what follows its first text goes down: a slide for every cell."""
+    """A section goes right, what follows its first text goes down."""
     if app.builder.name != "revealjs":
         return
     for section in document.findall(nodes.section):
         for cell in [n for n in section.children if "cell" in n.get("classes", [])]:
-            section.insert(section.index(cell), revealjs_break())
+            for slide in reversed(slides_of(cell)):
+                if slide is not cell:
+                    section.insert(section.index(cell) + 1, slide)
+                section.insert(section.index(slide), revealjs_break())
 
 
 def math(translator: Any, node: nodes.Element) -> None:
