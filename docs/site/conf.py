@@ -85,7 +85,7 @@ def with_pages(text: str) -> str:
     """The README with links to every page, which Sphinx shows at its side."""
     for caption, pattern in SECTIONS.items():
         found = sorted(p.relative_to(ROOT) for p in ROOT.glob(pattern))
-        pages = [str(path.with_suffix("")) for path in found]
+        pages = [path.with_suffix("").as_posix() for path in found]
         text += PAGES.format(caption=caption, pages="\n".join(pages))
     return text + PAGES.format(caption="Project", pages="CHANGELOG\nCONTRIBUTING")
 
