@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 CORE = tests/test_backbone.py tests/test_packing.py tests/test_training.py tests/test_readers.py \
 	tests/test_recommend.py tests/test_security.py tests/faults
 
-.PHONY: demo test test-browser lint figures notebooks badges benchmark reliability test-newest audit clean help
+.PHONY: demo test test-browser lint figures notebooks site slides badges benchmark reliability test-newest audit clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -28,8 +28,8 @@ test: $(READY) ## all tests, notebooks included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -W ignore \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 
-test-browser: $(READY) ## explorer and chat in a real browser (installs Playwright; needs chromium)
-	$(BIN)/pip install --quiet --constraint constraints.txt playwright
+test-browser: $(READY) ## explorer, chat and site in a real browser (installs Playwright; needs chromium)
+	$(BIN)/pip install --quiet --constraint constraints.txt playwright --editable '.[docs]'
 	$(BIN)/python -m pytest -W ignore tests/browser
 
 lint: $(READY) ## style and types
@@ -42,6 +42,14 @@ figures: $(READY) ## redraw figures/ from data/results/
 
 notebooks: $(READY) ## execute all notebooks and write their outputs
 	$(BIN)/python -m experiments.notebooks run
+
+site: $(READY) ## notebooks and docs as pages that open without a network: site/index.html
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m experiments.site pages site
+
+slides: $(READY) ## a deck of slides for each notebook: slides/index.html
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m experiments.site slides slides
 
 badges: $(READY) ## point the Colab badges at REPO=owner/name
 	$(BIN)/python -m experiments.notebooks badges $(REPO)
@@ -69,4 +77,4 @@ audit: $(READY) ## known vulnerabilities of what is installed (needs the network
 	$(VENV)-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache runs/demo
+	rm -rf site slides $(VENV) $(VENV)-newest $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache runs/demo

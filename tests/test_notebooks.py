@@ -130,8 +130,9 @@ def test_four_to_six_exercises_with_checks(path):
     exercises = [n for c in cells(path, "markdown") for n in re.findall(r"\*\*\d\.\*\*", c.source)]
     checks = [c for c in cells(path, "code") if re.search(r"^check\(", c.source, re.M)]
     assert 4 <= len(exercises) == len(checks) <= 6
+    unsolved = "Not yet: " if path.stem == "spot_the_bug" else "Not answered yet"
     for cell in checks:
-        assert "Not answered yet" in str(cell.outputs), "the lesson is committed unsolved"
+        assert unsolved in str(cell.outputs), "the lesson is committed unsolved"
 
 
 def test_links_between_notebooks_lead_somewhere():
