@@ -25,7 +25,7 @@ FLOW = (
     "backbone", "model", "item_store", "batches", "calibration", "ranking", "protocol", "sharding",
     "checkpoint", "warmstart", "devices", "optimizer", "training", "recommend", "decoding",
     "streaming", "generation", "why", "chat", "serving", "baselines", "evaluation", "assessment",
-    "reproduction", "rating", "zero_shot", "pretrain", "simulator", "exercises", "costs", "figures",
+    "zero_shot", "reproduction", "rating", "pretrain", "simulator", "exercises", "costs", "figures",
     "widgets", "cli", "__main__",
 )  # fmt: skip
 EXTRA = {

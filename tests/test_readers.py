@@ -669,3 +669,11 @@ def test_split_refuses_an_empty_side() -> None:
         split_by_dialogue(talks(2))
     train, valid, _ = split_by_dialogue(talks(4), share=0.99)
     assert (len(train), len(valid)) == (2, 2)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".tsv.gz", ".jsonl.gz"])
+def test_a_catalogue_of_nothing_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"films{suffix}"
+    path.write_bytes(gzip.compress(b"") if suffix.endswith("gz") else b"")
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        read_catalogue(path)

@@ -70,7 +70,7 @@ def _detect(path: Path) -> str:
     if suffix in (".jsonl", ".json"):
         return "jsonl"
     if suffix == ".csv":
-        _, header = next(numbered_lines(path))
+        _, header = next(numbered_lines(path), (0, ""))  # a gzip file may hold nothing
         return "redial" if header.startswith("movieId,") else "csv"
     if suffix in ("", ".pt", ".pth"):
         return "movie_db"
