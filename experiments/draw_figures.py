@@ -1,4 +1,4 @@
-"""Draw figures/ and the README's results table from data/results/ alone: `make figures`."""
+"""Draw figures/ and the tables of docs/results.md from data/results/ alone: `make figures`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ from pecrs_lib.widgets.explorer_widget import explorer_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAPER, OUT = ROOT / "data" / "results", ROOT / "data" / "paper", ROOT / "figures"
-PARTS = {"inspired": "inspired.json", "minireel": "minireel_pecrs.json"}  # of the README
+PAGE = ROOT / "docs" / "results.md"
+PARTS = {"inspired": "inspired.json", "minireel": "minireel_pecrs.json"}  # of docs/results.md
 
 
 def results_table(record: dict[str, Any]) -> str:
@@ -66,10 +67,10 @@ def results_table(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_readme(readme: str, part: str, text: str) -> str:
-    """`readme` with what stands between the marks of `part` replaced."""
+def write_block(page: str, part: str, text: str) -> str:
+    """`page` with what stands between the marks of `part` replaced."""
     marked = re.compile(rf"(<!-- {part}: [^\n]*-->\n).*?(<!-- end of {part} -->)", re.DOTALL)
-    return marked.sub(lambda m: f"{m[1]}{text}{m[2]}", readme)
+    return marked.sub(lambda m: f"{m[1]}{text}{m[2]}", page)
 
 
 def reproduction_text(files: Files) -> str:
@@ -158,20 +159,19 @@ def run_figures(results: Results) -> dict[str, Figure]:
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     drawn = []
-    readme = ROOT / "README.md"
     for part, name in PARTS.items():
         record = json.loads((RESULTS / name).read_text(encoding="utf-8"))
         for targets in ("all", "novel"):
             picture = f"{part}_{targets}.png"
             figures.save(figures.recall_figure(record["rows"], targets=targets), OUT / picture)
             drawn.append(picture)
-        text = readme.read_text(encoding="utf-8")
-        readme.write_text(write_readme(text, part, results_table(record)), encoding="utf-8")
-        drawn.append(f"the README's table of {part}")
+        text = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(write_block(text, part, results_table(record)), encoding="utf-8")
+        drawn.append(f"the page's table of {part}")
     files = read_files(RESULTS)
-    text = write_readme(readme.read_text(encoding="utf-8"), "report", reproduction_text(files))
-    readme.write_text(text, encoding="utf-8")
-    drawn.append("the README's summary of the report")
+    text = write_block(PAGE.read_text(encoding="utf-8"), "report", reproduction_text(files))
+    PAGE.write_text(text, encoding="utf-8")
+    drawn.append("the page's summary of the report")
     figures.save(diagrams.flow_diagram(), OUT / "flow.png")
     drawn.append("flow.png")
     grid, cost = (RESULTS / f"explorer_{name}.json" for name in ("grid", "cost"))

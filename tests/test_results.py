@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from experiments.draw_figures import (
+    PAGE,
     PARTS,
     RESULTS,
-    ROOT,
     reproduction_text,
     results_table,
     run_figures,
-    write_readme,
+    write_block,
 )
 from pecrs_lib.figures import recall_figure
 from pecrs_lib.reproduction.evidence import Results
@@ -32,17 +32,17 @@ def record(part):
     return json.loads((RESULTS / PARTS[part]).read_text(encoding="utf-8"))
 
 
-def test_the_readme_shows_the_result_file(part, record):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.count(f"<!-- {part}: ") == 1
-    assert write_readme(readme, part, results_table(record)) == readme, "run `make figures`"
+def test_the_page_shows_the_result_file(part, record):
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.count(f"<!-- {part}: ") == 1
+    assert write_block(page, part, results_table(record)) == page, "run `make figures`"
 
 
-def test_the_readme_shows_what_the_report_says():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.count("<!-- report: ") == 1
+def test_the_page_shows_what_the_report_says():
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.count("<!-- report: ") == 1
     text = reproduction_text(read_files(RESULTS))
-    assert "INSPIRED" in text and write_readme(readme, "report", text) == readme
+    assert "INSPIRED" in text and write_block(page, "report", text) == page
 
 
 def test_a_result_file_says_where_it_comes_from(record):
