@@ -32,6 +32,7 @@ from pecrs_lib.data import (
     write_jsonl,
 )
 from pecrs_lib.data.files import json_records
+from pecrs_lib.data.readers import likely_format
 from pecrs_lib.data.redial import _raw
 from pecrs_lib.data.spans import locate, merge_consecutive, split_year
 
@@ -464,6 +465,7 @@ def test_read_dialogues_reads_every_format(tmp_path: Path) -> None:
     inspired(tmp_path / "inspired", ("a", "SEEKER", "hi", ""))
     torch.save([("SEEKER", [("A: [MOVIE_ID]", [7])])], tmp_path / "pecrs")
     write_jsonl([TALK], tmp_path / "jsonl")
+    (tmp_path / "csv").write_text(ROWS)
     catalogue = Catalogue((Movie("7", "Up"),))
     texts = {
         name: read_dialogues(tmp_path / name, name, catalogue)[0].utterances[0].text
@@ -485,8 +487,8 @@ def test_read_dialogues_on_no_file(tmp_path: Path) -> None:
         read_dialogues(tmp_path / "none", "redial")
     with pytest.raises(DataError, match="the file is empty"):
         read_dialogues(tmp_path / "empty", "pecrs")
-    with pytest.raises(DataError, match="unknown dialogue format 'csv'; known are redial"):
-        read_dialogues(tmp_path / "empty", "csv")
+    with pytest.raises(DataError, match="unknown dialogue format 'tsv'; known are redial"):
+        read_dialogues(tmp_path / "empty", "tsv")
     (tmp_path / "x.jsonl.gz").write_bytes(b"no gzip at all")
     with pytest.raises(DataError, match="broken gzip"):
         read_dialogues(tmp_path / "x.jsonl.gz", "jsonl")
@@ -677,3 +679,56 @@ def test_a_catalogue_of_nothing_is_refused(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(gzip.compress(b"") if suffix.endswith("gz") else b"")
     with pytest.raises(DataError, match=re.escape(str(path))):
         read_catalogue(path)
+
+
+ROWS = """dialogue,role,text,items
+d1,seeker,"I liked Up (2009), and its score",m1
+d1,recommender,"Then see brave,
+or ""Her""!",m3|m2
+d2,seeker,hello,
+d2,recommender,Something with no name,m1 | m9
+"""
+
+
+def films() -> Catalogue:
+    named = (("m1", "Up", 2009), ("m2", "Brave", 2012), ("m3", "Her", 2013))
+    return Catalogue(tuple(Movie(*film) for film in named))
+
+
+def test_dialogues_as_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(ROWS)
+    first, second = read_dialogues(path, "csv", films())
+    assert [u.role for u in first.utterances] == ["seeker", "recommender"]
+    named = [[(m.item, u.text[m.start : m.end]) for m in u.mentions] for u in first.utterances]
+    assert named == [[("m1", "Up (2009)")], [("m2", "brave"), ("m3", "Her")]]
+    assert second.utterances[1].mentions == (Mention("m1"), Mention("m9"))
+    assert second.utterances[0].mentions == ()
+    plain = read_dialogues(path, "csv")  # without titles there is nothing to look for
+    assert [u.items for u in plain[0].utterances] == [("m1",), ("m3", "m2")]
+    assert likely_format(path) == "csv"
+    with pytest.raises(DataError, match="looks like format 'csv'"):
+        read_dialogues(path, "jsonl")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("dialogue,role,text\nd1,seeker,hi\n", (":2: ", "items", "missing")),
+        ("dialogue,role,text,items,when\nd1,seeker,hi,,1\n", (":2: ", "when")),
+        ("dialogue,role,text,items\nd1,user,hi,\n", (":2: ", "role", "seeker", "'user'")),
+        ("dialogue,role,text,items\n,seeker,hi,\n", (":2: ", "dialogue")),
+        (
+            "dialogue,role,text,items\na,seeker,x,\nb,seeker,y,\na,recommender,z,\n",
+            (":4: ", "'a'", "line 2"),
+        ),
+        ("dialogue,role,text,items\n", ("no dialogue",)),
+    ],
+)
+def test_what_is_wrong_with_a_table_of_dialogues(tmp_path: Path, rows: str, words: Any) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(rows)
+    with pytest.raises(DataError) as caught:
+        read_dialogues(path, "csv", films())
+    for word in (str(path), *words):
+        assert word in str(caught.value)

@@ -18,6 +18,7 @@ class Format(StrEnum):
     inspired = "inspired"
     pecrs = "pecrs"
     jsonl = "jsonl"
+    csv = "csv"
 
 
 FormatOption = Annotated[
@@ -25,7 +26,8 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         help="redial: ReDial's JSON lines; inspired: INSPIRED's .tsv; pecrs: the files the paper's "
-        "authors processed; jsonl: this package's own, for your data.",
+        "authors processed; jsonl: this package's own, for your data; csv: your data as a table "
+        "with the columns dialogue, role, text, items.",
     ),
 ]
 CatalogueOption = Annotated[

@@ -2,6 +2,7 @@
 
 from pecrs_lib.data.corpora import CORPORA, load_corpus
 from pecrs_lib.data.describe import Statistics, describe
+from pecrs_lib.data.dialogue_csv import read_csv
 from pecrs_lib.data.inspired import read_inspired
 from pecrs_lib.data.jsonl import check_mentions, read_jsonl, write_jsonl
 from pecrs_lib.data.matching import (
@@ -51,6 +52,7 @@ __all__ = [
     "match_titles",
     "most_detailed",
     "read_catalogue",
+    "read_csv",
     "read_dialogues",
     "read_inspired",
     "read_jsonl",

@@ -21,8 +21,7 @@ import csv
 import io
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from pecrs_lib.data.processed import read_movie_db
 from pecrs_lib.data.redial import clean_name
 from pecrs_lib.data.schema import Catalogue, DataError, Movie
 from pecrs_lib.data.spans import split_year, squeeze
+from pecrs_lib.data.tables import table
 
 _LISTS = ("actors", "directors", "genres")
 FIELDS = ("id", "title", "year", "actors", "directors", "genres", "plot")
@@ -80,7 +80,7 @@ def _detect(path: Path) -> str:
 def _read_csv(path: str | Path) -> Catalogue:
     movies: list[Movie] = []
     lines: dict[str, int | None] = {}  # id -> its line
-    for row in _table(path, ","):
+    for row in table(path, ","):
         row.only(*FIELDS)
         title, item = row.get("title").text(), row.get("id").identifier()
         actors, directors, genres = (_split(row, key, "|") for key in _LISTS)
@@ -112,7 +112,7 @@ def _read_jsonl(path: str | Path) -> Catalogue:
 def _read_inspired(path: str | Path) -> Catalogue:
     """A second row of one name (the table has a row per trailer) gets the id ``Name #2``."""
     movies: dict[str, Movie] = {}
-    for row in _table(path, "\t"):
+    for row in table(path, "\t"):
         column = {
             key: next((name for name in names if row.value.get(name)), names[0])
             for key, names in _ALIASES.items()
@@ -135,7 +135,7 @@ def _read_inspired(path: str | Path) -> Catalogue:
 def _read_redial(path: str | Path) -> Catalogue:
     movies: list[Movie] = []
     lines: dict[str, int | None] = {}  # id -> its line
-    for row in _table(path, ","):
+    for row in table(path, ","):
         title, year = split_year(clean_name(row.get("movieName").text()))
         movies.append(_new(row, lines, Movie(row.get("movieId").identifier(), title, year)))
     return Catalogue(tuple(movies))
@@ -148,54 +148,6 @@ CATALOGUE_FORMATS: dict[str, Callable[[str | Path], Catalogue]] = {
     "redial": _read_redial,
     "movie_db": read_movie_db,
 }
-
-
-def _table(path: str | Path, delimiter: str) -> Iterator[Field]:
-    """Rows as objects {column: cell}; cells may be quoted and then hold line breaks.
-
-    A tab-separated file whose every line has as many tabs as its header is read without quoting:
-    there, quotation marks inside cells are text.
-    """
-    path = Path(path)
-    text = [line for _, line in numbered_lines(path)]
-    plain = delimiter == "\t" and len({line.count("\t") for line in text if line}) == 1
-    reader = csv.reader(
-        io.StringIO("\n".join(text), newline=""),
-        delimiter=delimiter,
-        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
-        strict=True,
-    )
-    header: list[str] = []
-    start = 1
-    try:
-        for cells in _unlimited(reader):
-            line, start = start, reader.line_num + 1
-            if not cells:
-                continue
-            if not header:
-                header = cells
-                if len(set(header)) < len(header):
-                    raise DataError(f"a column occurs twice: {header}", path=path, line=line)
-            elif len(cells) != len(header):
-                problem = f"{len(cells)} cells, the header has {len(header)}: {shown(cells)}"
-                raise DataError(problem, path=path, line=line)
-            else:
-                yield Field(dict(zip(header, cells, strict=True)), path, line)
-    except csv.Error as error:
-        raise DataError(f"not a table: {error}", path=path, line=start) from error
-
-
-def _unlimited(reader: Iterator[list[str]]) -> Iterator[list[str]]:
-    """The rows of a `csv.reader`, with cells of any length; the module's limit stays as it is."""
-    while True:
-        before = csv.field_size_limit(sys.maxsize)
-        try:
-            row = next(reader, None)
-        finally:
-            csv.field_size_limit(before)
-        if row is None:
-            return
-        yield row
 
 
 def _year(row: Field, column: str = "year") -> int | None:

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from pecrs_lib.data.dialogue_csv import COLUMNS, read_csv
 from pecrs_lib.data.files import existing_file, numbered_lines
 from pecrs_lib.data.inspired import read_inspired
 from pecrs_lib.data.jsonl import read_jsonl
@@ -23,6 +24,7 @@ FORMATS: dict[str, Callable[[Path, Catalogue | None], list[Dialogue]]] = {
     "inspired": lambda path, _: read_inspired(path),
     "pecrs": read_processed,
     "jsonl": lambda path, _: read_jsonl(path),
+    "csv": read_csv,
 }
 
 
@@ -31,8 +33,9 @@ def read_dialogues(
 ) -> list[Dialogue]:
     """Read dialogues; `format` is a key of `FORMATS`.
 
-    `catalogue` gives the titles where the texts have none (``pecrs``); the other formats do not
-    need it. Raises DataError with file, line and field for anything that is not as it should be.
+    `catalogue` gives the titles where the texts have none (``pecrs``) or where nothing says which
+    words they are (``csv``); the other formats do not need it. Raises DataError with file, line
+    and field for anything that is not as it should be.
     """
     if format not in FORMATS:
         known = ", ".join(FORMATS)
@@ -40,13 +43,13 @@ def read_dialogues(
     path = existing_file(path)
     try:
         dialogues = FORMATS[format](path, catalogue)
+        if not dialogues:
+            raise DataError("the file holds no dialogue", path=path)
     except DataError as error:
         likely = likely_format(path)
         if likely is None or likely == format:
             raise
         raise DataError(f"{error} (the file looks like format {likely!r})") from error
-    if not dialogues:
-        raise DataError("the file holds no dialogue", path=path)
     return dialogues
 
 
@@ -61,6 +64,8 @@ def likely_format(path: str | Path) -> str | None:
         return None
     if first.startswith("dialog_id\t"):
         return "inspired"
+    if set(COLUMNS) <= set(first.split(",")):
+        return "csv"
     try:
         value = json.loads(first)
     except (ValueError, RecursionError):

@@ -21,6 +21,7 @@ from pecrs_lib.data import (
     Utterance,
     match_titles,
     read_catalogue,
+    read_csv,
     read_jsonl,
     write_catalogue,
     write_jsonl,
@@ -232,6 +233,17 @@ def test_table_catalogue(place: Path, rows, separator):
     data_or_error(read_catalogue, place / name, content)
 
 
+roles = st.one_of(st.sampled_from(["seeker", "recommender"]), said)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), roles, said, said), max_size=5))
+def test_table_of_dialogues(place: Path, rows):
+    """dialogues as tables, quotes and line breaks in cells: read, or refused by file"""
+    cells = [["dialogue", "role", "text", "items"], *rows]
+    content = "\n".join(",".join(row) for row in cells).encode()
+    data_or_error(lambda path: read_csv(path, CATALOGUE), place / "d.csv", content)
+
+
 @st.composite
 def catalogues(draw):
     size = draw(st.integers(1, 4))
@@ -266,8 +278,8 @@ def questions(path):
 
 
 READERS = [
-    read_jsonl, read_redial, read_inspired, read_processed, read_movie_db, read_catalogue,
-    recovered_catalogue, read_replies, read_judgements, questions,
+    read_jsonl, read_csv, read_redial, read_inspired, read_processed, read_movie_db,
+    read_catalogue, recovered_catalogue, read_replies, read_judgements, questions,
     *(lambda p, f=f: read_catalogue(p, f) for f in ("csv", "jsonl", "inspired", "redial")),
 ]  # fmt: skip
 SUFFIXES = ["", ".jsonl", ".jsonl.gz", ".tsv", ".csv", ".csv.gz"]
