@@ -13,6 +13,7 @@ what still ties is left to the evaluation's rule (catalogue order).
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from pecrs_lib.data import Catalogue, Dialogue, Movie
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # importing it asks for everything
 
 
 class Recommender(Protocol):

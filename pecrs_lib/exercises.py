@@ -17,7 +17,8 @@ def check(answer: Any, right: Any, hint: str = "Look again.") -> str:
     Args:
         answer: the reader's; ``...`` while there is none. A function may be asked for: then
             `right` tests it.
-        right: the value (numbers within 1 %), or a function that tells whether an answer is right.
+        right: the value (numbers within 1 %, also of NumPy and of tensors; a list may stand for a
+            tuple), or a function that tells whether an answer is right.
         hint: for a wrong answer.
     """
     if answer is ...:
@@ -30,6 +31,17 @@ def check(answer: Any, right: Any, hint: str = "Look again.") -> str:
 
 
 def _equal(answer: Any, right: Any) -> bool:
-    if isinstance(right, int | float) and isinstance(answer, int | float):
+    answer, right = _plain(answer), _plain(right)
+    kinds = {type(answer), type(right)}
+    if kinds <= {int, float}:
         return math.isclose(answer, right, rel_tol=0.01, abs_tol=1e-9)
+    if kinds == {tuple}:
+        return len(answer) == len(right) and all(map(_equal, answer, right))
     return bool(answer == right)
+
+
+def _plain(value: Any) -> Any:
+    """A number or tuple of Python for one of NumPy, a tensor of one number, or a list."""
+    if getattr(value, "shape", None) == ():
+        return value.item()
+    return tuple(value) if isinstance(value, list) else value

@@ -9,7 +9,8 @@ f and h_item learn in a minute what the single stage needs an hour for, and it g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -161,6 +162,20 @@ def pieces_loss(
     return F.cross_entropy(-distance / model.config.temperature, target)
 
 
+@contextmanager
+def unchanged_if_interrupted(weights: Iterable[Tensor]) -> Iterator[None]:
+    """Weights are as before where what happens inside does not come to its end, e.g. by Ctrl-C."""
+    weights = list(weights)
+    before = [w.detach().clone() for w in weights]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for weight, old in zip(weights, before, strict=True):
+                weight.copy_(old)
+        raise
+
+
 def warm_start(
     model: PECRS,
     windows: Sequence[Window],
@@ -176,6 +191,8 @@ def warm_start(
     processes: Processes = ALONE,
 ) -> list[float]:
     """Train `model.queries`, f and h_item with the retrieval loss, the LM frozen and read once.
+
+    Interrupted, it leaves the weights as they were: the next one begins anew and ends the same.
 
     DEVIATION: the films that seekers name are targets too, of a query that reads up to the
     ``[SEP]`` before them: who likes one film likes others, and there are as many of them.
@@ -227,25 +244,26 @@ def warm_start(
     tokens, _ = tokenize_items(catalogue, tok, item_tokens=config.item_tokens)
     texts = [np.array([t for t in text if t != tok.sep]) for text in tokens]
     history = []
-    for epoch in progress(range(epochs)):
-        losses = []
-        for part in epoch_batches(windows, batch_size, config.seed, epoch):
-            v = model.items.scale * model.items.h_item(pooled)
-            distance, target, _ = retrieval_of(model, part, at_rec, v, seeker)
-            drawn = draw_negatives(
-                len(pooled), torch.arange(len(target)), negatives, generator=draw,
-                share_over_batch=config.share_over_batch,
-            )  # fmt: skip
-            against = torch.cat([target[:, None], drawn.to(target.device)], 1)
-            far = distance.gather(1, against).masked_fill(own_item(against), torch.inf)
-            loss = retrieval_loss(far, config.temperature, len(target))
-            losses.append(loss.item())
-            if config.query_pooling:
-                loss = loss + PIECES_WEIGHT * pieces_loss(model, texts, v, generator)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        history.append(sum(losses) / len(losses))
+    with unchanged_if_interrupted(p for part in parts for p in part.parameters()):
+        for epoch in progress(range(epochs)):
+            losses = []
+            for part in epoch_batches(windows, batch_size, config.seed, epoch):
+                v = model.items.scale * model.items.h_item(pooled)
+                distance, target, _ = retrieval_of(model, part, at_rec, v, seeker)
+                drawn = draw_negatives(
+                    len(pooled), torch.arange(len(target)), negatives, generator=draw,
+                    share_over_batch=config.share_over_batch,
+                )  # fmt: skip
+                against = torch.cat([target[:, None], drawn.to(target.device)], 1)
+                far = distance.gather(1, against).masked_fill(own_item(against), torch.inf)
+                loss = retrieval_loss(far, config.temperature, len(target))
+                losses.append(loss.item())
+                if config.query_pooling:
+                    loss = loss + PIECES_WEIGHT * pieces_loss(model, texts, v, generator)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+            history.append(sum(losses) / len(losses))
     processes.same(p for part in parts for p in part.parameters())
     return history

@@ -329,7 +329,7 @@ def test_baselines_on_inspired(shared_data, tmp_path):
 
     write_catalogue(Catalogue((Movie("1", "Up", 2009),)), tmp_path / "one.csv")
     alone = pecrs(*command, "--catalogue", tmp_path / "one.csv")
-    assert "have no such id" in alone.stderr
+    assert "are no ids in" in alone.stderr
     assert json.loads(alone.stdout)["n_outside_catalogue"] >= 279
 
 
@@ -646,3 +646,30 @@ def test_pretrain_makes_a_backbone_and_refuses_what_it_measures(files, tmp_path)
     same = ["--held-out", files / "train.jsonl"]
     assert "train.jsonl" in complaint("pretrain", *given, *same, *small)
     assert "nothing to train on" in complaint("pretrain", *held, *small)
+
+
+def test_train_without_a_catalogue_knows_items_by_their_ids(files, tiny_backbone, tmp_path):
+    command = [
+        "train", "--format", "jsonl", "--train", files / "train.jsonl", "--backbone",
+        tiny_backbone, "--out", tmp_path / "run", *SMALL, "--epochs", "1",
+    ]  # fmt: skip
+    assert "are known by their ids alone" in pecrs(*command).stderr
+    assert (tmp_path / "run" / "best" / "pecrs.json").is_file()
+
+
+def test_one_unknown_id_leaves_the_others_alone(files, catalogue, tmp_path):
+    """Mentions without words have no title, so nothing speaks against their ids."""
+    said = [Utterance("recommender", "this one", (Mention(m.id),)) for m in catalogue]
+    said.append(Utterance("recommender", "that one", (Mention("b999"),)))
+    write_jsonl([Dialogue("d", tuple(said))], tmp_path / "bare.jsonl")
+    told = pecrs(
+        "data", "describe", "--format", "jsonl", tmp_path / "bare.jsonl", "--json",
+        "--catalogue", files / "movies.csv",
+    )  # fmt: skip
+    assert "(b999; 1 mentions) are no ids in" in told.stderr
+    assert json.loads(told.stdout)["items"] >= len(catalogue)
+
+
+def test_recommend_without_a_checkpoint_asks_the_one_that_comes_with_the_package():
+    told = pecrs("recommend", "--top", "2", "--json", stdin="seeker: I loved Home Alone")
+    assert len(json.loads(told.stdout)["results"][0]["recommendations"]) == 2

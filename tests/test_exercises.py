@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+import torch
+
 from pecrs_lib.exercises import OPEN, check
 
 
@@ -19,3 +24,11 @@ def test_functions_are_tried():
     told = check(lambda x: 1 / 0, lambda f: f(1) == 2, "try again")
     assert told.startswith("This raises ZeroDivisionError") and told.endswith("try again")
     assert check(5, lambda f: f(1) == 2).startswith("This raises TypeError")
+
+
+def test_what_means_the_same_is_right():
+    assert check([600, 256], (600, 256)) == "Right." and check((600, 255), (600, 256)) != "Right."
+    assert check((1.0, "a"), (1.001, "a")) == "Right." and check((1,), (1, 2)) != "Right."
+    for six in (np.float32(math.log(6)), torch.tensor(math.log(6)), np.array(math.log(6))):
+        assert check(six, math.log(6)) == "Right." and check(six, 1.7) != "Right."
+    assert check(True, 1) != "Right.", "yes is no number"

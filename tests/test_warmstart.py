@@ -161,3 +161,37 @@ def test_a_trainer_starts_warm_once(tiny_backbone, tmp_path):
     go_on = Trainer(trained, CATALOGUE, DIALOGUES[:16], DIALOGUES[16:], tmp_path / "b", show=False)
     go_on.fit()
     assert go_on.progress.warm_start == [], "a trained model keeps its heads"
+
+
+def test_interrupted_it_begins_anew_and_ends_the_same(tiny_backbone, tmp_path):
+    """In a notebook, then from the state that Ctrl-C had the command line save."""
+
+    def trainer(out):
+        torch.manual_seed(0)
+        made = PECRS.from_backbone(CONFIG.with_(backbone=tiny_backbone, warm_start=3))
+        return Trainer(made, CATALOGUE, DIALOGUES[:18], DIALOGUES[18:], out, show=False)
+
+    def interrupting(run):
+        def wrap(steps):
+            for k, step in enumerate(steps):
+                if len(steps) == 3 and k == 2:
+                    raise KeyboardInterrupt
+                yield step
+
+        run._bar = lambda *_: wrap
+        return run
+
+    whole = trainer(tmp_path / "whole")
+    whole.fit()
+    cut = interrupting(trainer(tmp_path / "cut"))
+    begun = [p.detach().clone() for p in cut.raw_model.parameters()]
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit()
+    assert all(map(torch.equal, begun, cut.raw_model.parameters()))
+    cut.save()
+    again = trainer(tmp_path / "cut")
+    assert again.resume()
+    again.fit()
+    assert again.progress.history == whole.progress.history
+    for a, b in zip(again.raw_model.parameters(), whole.raw_model.parameters(), strict=True):
+        assert torch.equal(a, b)

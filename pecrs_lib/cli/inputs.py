@@ -51,7 +51,10 @@ def join(
     if not lacking:
         return dialogues
     mentions = sum(count for _, count in lacking)
-    said = f"{name}: {len(lacking):,} mentioned items ({mentions:,} mentions) have no such id in "
+    some = ", ".join(item for item, _ in lacking[:3]) + ", …" * (len(lacking) > 3)
+    said = (
+        f"{name}: {len(lacking):,} mentioned items ({some}; {mentions:,} mentions) are no ids in "
+    )
     if format == "pecrs":  # the authors' files hold ids only: there is no title to match
         say(f"{said}the catalogue; they stay as text, and count as misses in an evaluation")
         return dialogues
@@ -59,9 +62,10 @@ def join(
     keyed, report = match_catalogue(
         dialogues, catalogue, str if format == "inspired" else None, choose=most_detailed
     )
-    known = [match for match in report.matches if match.item in catalogue]
+    # a mention without words says nothing against its id
+    known = [match for match in report.matches if match.item in catalogue and match.name]
     agree = sum(m.mentions for m in known if catalogue.row[m.item] in m.rows)
-    if 2 * agree > sum(match.mentions for match in known):
+    if 2 * agree >= sum(match.mentions for match in known):
         keyed = [
             _keep_known(old, new, catalogue) for old, new in zip(dialogues, keyed, strict=True)
         ]

@@ -15,8 +15,8 @@ from pecrs_lib.cli.options import (
     CacheOption,
     CandidatesOption,
     CatalogueOption,
-    CheckpointOption,
     JsonOption,
+    OwnCheckpointOption,
     TopOption,
 )
 from pecrs_lib.cli.terminal import columns, say, show, show_json, stop
@@ -35,8 +35,8 @@ class TextFormat(StrEnum):
 
 
 def recommend(
-    checkpoint: CheckpointOption,
     file: Annotated[str, typer.Argument(help="The dialogue; - is stdin.")] = "-",
+    checkpoint: OwnCheckpointOption = None,
     format: Annotated[
         TextFormat | None,
         typer.Option(
@@ -71,7 +71,7 @@ def recommend(
     \b
     Example:
       echo 'seeker: I loved Home Alone. Something for Christmas?' |
-        pecrs recommend --checkpoint run --top 5
+        pecrs recommend --top 5
     """
     text = _text(file)
     from pecrs_lib.cli.trained import load_ready

@@ -114,7 +114,7 @@ def train(
     """
     from pecrs_lib.cli.inputs import load_catalogue, load_dialogues
     from pecrs_lib.cli.trained import CACHE, quieten
-    from pecrs_lib.data import split_by_dialogue
+    from pecrs_lib.data import Catalogue, split_by_dialogue
     from pecrs_lib.model import PECRS
     from pecrs_lib.reproduction.variants import COMPAT
     from pecrs_lib.training import Trainer
@@ -217,6 +217,8 @@ def _fit(run: Trainer) -> None:
                 f"validation {recalls} %, perplexity {row['perplexity']:.2f}"
             )
     except KeyboardInterrupt:
+        if run.config.warm_start and not (run.progress.warm_start or run.progress.step):
+            stop("interrupted in the warm start, which the same command begins anew", status=130)
         saved = run.save_alone()
         if not run.processes.first:
             raise typer.Exit(130) from None

@@ -126,7 +126,10 @@ def find_catalogue(folder: Path) -> Path:
     for place in (folder / CATALOGUE, folder.parent / CATALOGUE):
         if place.is_file():
             return place
-    raise CheckpointError(f"no {CATALOGUE} in {folder} or beside it; name one with --catalogue")
+    raise CheckpointError(
+        f"no {CATALOGUE} in {folder} or beside it; name one with --catalogue (for the checkpoint "
+        "minireel that comes with the package: data/minireel/films.jsonl)"
+    )
 
 
 def load_model(folder: Path, backbone: str | None) -> PECRS:

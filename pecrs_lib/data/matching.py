@@ -71,8 +71,10 @@ class MatchReport:
         lines = [f"{self.rate:.1%} of {self.mentions():,} mentions matched"]
         for outcome in get_args(Outcome):
             found = self.of(outcome)
-            names = "; ".join(match.name for match in found[:examples])
-            tail = f" ({names})" if found and outcome != "exact" else ""
+            if not found:
+                continue
+            names = "; ".join(match.name or match.item for match in found[:examples])
+            tail = f" ({names})" if outcome != "exact" else ""
             lines.append(
                 f"{outcome:>9}: {len(found):,} items, {self.mentions(outcome):,} mentions{tail}"
             )
