@@ -1,0 +1,41 @@
+"""All settings of an ILM and of its two stages, each with the reason for its default."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ILMConfig:
+    """Unknown fields raise TypeError. The paper prints few of these numbers; sizes fit one core."""
+
+    backbone: str = "reel-small"  # any causal LM that `AutoModelForCausalLM` loads; stays frozen
+    cf_dim: int = 32  # 600 films and a thousand seekers carry no more directions than that
+    queries: int = 4  # K; `experiments.ilm` compares 1, 4 and 8
+    width: int = 64  # d of the Q-Former: 768 in BLIP-2, which sees millions of pictures
+    layers: int = 2  # the first looks at the CF vector, as every other one does in BLIP-2
+    heads: int = 4  # 16 numbers each
+    text_tokens: int = 32  # title, genres and people; a plot would take three times as long
+    temperature: float = 0.07  # BLIP-2's
+    item_text: bool = True  # stage 1 aligns items with texts: ITC, ITM and ITG
+    item_item: bool = True  # and, in turn with it, items with the next item of a user
+    hard: float = 0.5  # share of hard negatives in ITM; with 1 it stays at the class prior
+    align_steps: int = 400
+    align_batch: int = 32  # of a few hundred items
+    align_rate: float = 1e-3  # from random weights
+    prompt: int = 8  # learned vectors before every prompt: what a text-only LM can learn with
+    steps: int = 200
+    batch: int = 16
+    rate: float = 2e-3  # adaptor and prompt start from nothing
+    history: int = 5  # last items of a history that a prompt shows
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.cf_dim, self.queries, self.width, self.layers, self.heads) < 1:
+            raise ValueError(f"sizes are at least 1: {self}")
+        if not 0 <= self.hard <= 1:
+            raise ValueError(f"hard={self.hard} is not a share")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
