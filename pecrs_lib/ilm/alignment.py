@@ -1,4 +1,4 @@
-"""Stage 1: items and texts into one space; item-text and item-item steps take turns.
+"""Stage 1: items and texts into one space, by turns of item-text and item-item steps.
 
 After `losses`, before the language model comes in. What it leaves is an item encoder whose outputs
 hold what interactions say of an item, in a form that words can find.
@@ -29,6 +29,7 @@ from pecrs_lib.ilm.losses import (
 from pecrs_lib.ilm.qformer import QFormer
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
+ITEM_TURN = 4  # every fourth step is on pairs of items
 
 
 @dataclass(frozen=True)
@@ -92,23 +93,37 @@ def new_qformer(config: ILMConfig, texts: Texts, words: Tensor) -> QFormer:
 
 
 def item_text_loss(
-    former: QFormer, cf: Tensor, texts: Texts, rows: Tensor, config: ILMConfig,
+    former: QFormer,
+    cf: Tensor,
+    texts: Texts,
+    rows: Tensor,
+    config: ILMConfig,
     generator: torch.Generator,
-) -> dict[str, Tensor]:  # fmt: skip
-    """ITC, ITM and ITG of a batch of different items (B,)."""
-    ids, text = texts.of_rows(rows)
-    own, temperature = cf[rows], config.temperature
+) -> dict[str, Tensor]:
+    """ITC of a batch of different items (B,), ITM and ITG of the first `config.grounded` of them.
+
+    The mismatches of ITM are drawn from the whole batch. Each time some words are missing and the
+    CF vectors are a little off.
+    """
+    ids, whole = texts.of_rows(rows)
+    text = whole & (torch.rand(whole.shape, generator=generator) >= config.word_dropout)
+    noise = torch.randn(len(rows), cf.shape[1], generator=generator)
+    own, temperature = cf[rows] + config.cf_noise * noise, config.temperature
     s = item_text_scores(former.item_vectors(former.encode(own)), former.text_vectors(ids, text))
-    other_text = draw_mismatches(s, temperature, config.hard, generator)
-    other_item = draw_mismatches(s.T, temperature, config.hard, generator)
+    n = config.grounded
+    other_text = draw_mismatches(s, temperature, config.hard, generator)[:n]
+    other_item = draw_mismatches(s.T, temperature, config.hard, generator)[:n]
     wrong = former.match_logits(
-        torch.cat([own, own[other_item]]),
-        torch.cat([ids[other_text], ids]), torch.cat([text[other_text], text]),
-    )  # fmt: skip
+        torch.cat([own[:n], own[other_item]]),
+        torch.cat([ids[other_text], ids[:n]]),
+        torch.cat([text[other_text], text[:n]]),
+    )
+    true = former.match_logits(own[:n], ids[:n], text[:n])
+    logits = former.writing_logits(own[:n], ids[:n], whole[:n])
     return {
         "ITC": contrastive_loss(s, temperature, rows, rows),
-        "ITM": matching_loss(former.match_logits(own, ids, text), wrong),
-        "ITG": text_nll(former.writing_logits(own, ids, text), ids, text).mean(),
+        "ITM": matching_loss(true, wrong),
+        "ITG": text_nll(logits, ids[:n], whole[:n]).mean(),
     }
 
 
@@ -127,10 +142,15 @@ def next_pairs(interactions: Interactions, items: Tensor) -> Tensor:
 
 
 def align(
-    former: QFormer, cf: Tensor, texts: Texts, train: Interactions, items: Tensor,
-    config: ILMConfig, progress: Progress = iter,
-) -> list[dict[str, float]]:  # fmt: skip
-    """Stage 1 in place: `config.align_steps` steps, item-text and item-item in turn.
+    former: QFormer,
+    cf: Tensor,
+    texts: Texts,
+    train: Interactions,
+    items: Tensor,
+    config: ILMConfig,
+    progress: Progress = iter,
+) -> list[dict[str, float]]:
+    """Stage 1 in place: `config.align_steps` steps, every fourth on pairs of items.
 
     Args:
         cf: (N, d_cf).
@@ -142,27 +162,23 @@ def align(
     """
     generator = torch.Generator().manual_seed(config.seed)
     pairs = next_pairs(train, items)
-    turns = [name for name in ("item_text", "item_item") if getattr(config, name)]
-    optimizer = torch.optim.AdamW(former.parameters(), config.align_rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / 20) * (1 - step / config.align_steps)
+    optimizer = torch.optim.AdamW(
+        former.parameters(), config.align_rate, betas=(0.9, 0.98), weight_decay=0.05
     )
-    former.train()
     history = []
-    for step in progress(range(config.align_steps if turns else 0)):
-        if turns[step % len(turns)] == "item_text":
+    for step in progress(range(config.align_steps)):
+        if config.item_item and step % ITEM_TURN == ITEM_TURN - 1:
+            drawn = torch.randint(len(pairs), (config.align_batch,), generator=generator)
+            loss = item_item_loss(former, cf, pairs[drawn], config.item_temperature)
+            losses = {"item-item": loss}
+        else:
             rows = items[torch.randperm(len(items), generator=generator)[: config.align_batch]]
             losses = item_text_loss(former, cf, texts, rows, config, generator)
-        else:
-            drawn = torch.randint(len(pairs), (config.align_batch,), generator=generator)
-            loss = item_item_loss(former, cf, pairs[drawn], config.temperature)
-            losses = {"item-item": loss}
+            loss = losses["ITC"] + config.grounded_weight * (losses["ITM"] + losses["ITG"])
         optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
+        loss.backward()
         optimizer.step()
-        schedule.step()
-        history.append({name: loss.item() for name, loss in losses.items()})
-    former.eval()
+        history.append({name: each.item() for name, each in losses.items()})
     return history
 
 

@@ -6,12 +6,16 @@ answers; not a weight of the language model changes, so all it could say before 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -27,6 +31,14 @@ def load_backbone(name: str) -> tuple[Any, Any]:
     folder = bundled_backbone(name)
     lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return lm.requires_grad_(False).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def fingerprint(lm: nn.Module) -> str:
+    """SHA-256 of every weight, bit for bit."""
+    found = hashlib.sha256()
+    for p in lm.parameters():
+        found.update(p.detach().cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 class ILM(nn.Module):
@@ -52,9 +64,33 @@ class ILM(nn.Module):
         # of the answers with, so all variants have one.
         self.prompt = nn.Parameter(torch.randn(config.prompt, words.shape[1], generator=generator))
 
+    def save(self, folder: Path) -> None:
+        """Settings and trained weights, in half precision; not the LM."""
+        folder.mkdir(parents=True, exist_ok=True)
+        record = json.dumps(self.config.to_dict(), indent=2)
+        (folder / "ilm.json").write_text(record + "\n", encoding="utf-8")
+        weights = {n: p.detach().half().contiguous() for n, p in self._own().items()}
+        save_file(weights, folder / "weights.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> ILM:
+        """What `save` wrote, of a model with a Q-Former."""
+        config = ILMConfig(**json.loads((folder / "ilm.json").read_text(encoding="utf-8")))
+        weights = load_file(folder / "weights.safetensors")
+        words = weights["encoder.words.word_embeddings.weight"]
+        model = cls(config, QFormer(config, len(words) - 2), *load_backbone(config.backbone))
+        with torch.no_grad():
+            for name, p in model._own().items():
+                p.copy_(weights[name])
+        return model.eval()
+
+    def _own(self) -> dict[str, nn.Parameter]:
+        """What stage 2 trains by name: everything but the LM."""
+        return {n: p for n, p in self.named_parameters() if not n.startswith("lm.")}
+
     def trained(self) -> list[nn.Parameter]:
-        """What stage 2 trains: everything but the LM."""
-        return [p for p in self.parameters() if p.requires_grad]
+        """What stage 2 trains: item encoder, adaptor and prompt."""
+        return list(self._own().values())
 
     def slots(self, cf: Tensor) -> Tensor:
         """CF vectors (n, d_cf) -> (n, K, D), what the LM reads in their place."""

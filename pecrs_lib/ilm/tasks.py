@@ -59,7 +59,7 @@ class Material:
         return len(self.names) + u
 
     def spoken(self) -> list[str]:
-        """(N + U,) names of all table rows; a user's are those of the last items they are known by."""
+        """(N + U,) names of all table rows; users by the last items of their first half."""
         known = [early(taken)[-self.history :] for taken in self.train.users]
         fans = (", ".join(self.names[j] for j in taken) for taken in known)
         return [*self.names, *(f"someone who liked {fan}" for fan in fans)]
