@@ -17,7 +17,7 @@ from pecrs_lib.context import Window
 from pecrs_lib.heads import Head, Standardise
 from pecrs_lib.items import ItemEncoder, ItemFeatures
 from pecrs_lib.model import PECRS
-from pecrs_lib.warmstart import retrieval_of
+from pecrs_lib.warmstart import named_in, retrieval_of
 
 
 class TokenHead(nn.Module):
@@ -73,7 +73,7 @@ class ItemsWithTokens(ItemEncoder):
 
 @torch.no_grad()
 def retrieval_places(
-    model: PECRS, windows: Sequence[Window], v: Tensor, chunk: int = 64
+    model: PECRS, windows: Sequence[Window], v: Tensor, chunk: int = 16
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Place of every recommended film among all N by retrieval alone, the LM not read.
 
@@ -84,15 +84,16 @@ def retrieval_places(
         places from 1, catalogue rows of the films, and dialogues, (P,) each.
     """
     nobody = torch.zeros(2, device=v.device)
+    sep = model.backbone.tokenizer.sep
     place, row, dialogue = [], [], []
     for at in range(0, len(windows), chunk):
-        part = [w for w in windows[at : at + chunk] if any(turn.items for turn in w.turns)]
-        for window in part:
-            distance, target, recommended = retrieval_of(model, [window], None, v, nobody)
-            far, own = distance[recommended], target[recommended]
-            place.append((far < far.gather(1, own[:, None])).sum(1) + 1)
-            row.append(own)
-            dialogue.append(torch.full_like(own, window.dialogue))
+        part = [w for w in windows[at : at + chunk] if len(named_in(w, sep))]
+        many = torch.tensor([len(named_in(w, sep)) for w in part])
+        of = torch.tensor([w.dialogue for w in part]).repeat_interleave(many)
+        far, own, recommended = retrieval_of(model, part, None, v, nobody)
+        place.append((far < far.gather(1, own[:, None])).sum(1)[recommended] + 1)
+        row.append(own[recommended])
+        dialogue.append(of[recommended])
     return (
         torch.cat(place).numpy(),
         torch.cat(row).numpy(),

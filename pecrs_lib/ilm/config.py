@@ -25,12 +25,12 @@ class ILMConfig:
     hard: float = 0.5  # share of hard negatives in ITM
     word_dropout: float = 0.2  # of the words a text shows, against learning few texts by heart
     cf_noise: float = 0.1  # spread of what is added to every number of a CF vector, likewise
-    align_steps: int = 320
+    align_steps: int = 240
     align_batch: int = 64  # of a few hundred items; the contrast wants many
     align_rate: float = 1e-3  # from random weights; with 3e-3 nothing is learned
     prompt: int = 8  # learned vectors before every prompt: what a text-only LM can learn with
-    steps: int = 100
-    batch: int = 16
+    steps: int = 80
+    batch: int = 8
     rate: float = 2e-3  # adaptor and prompt start from nothing
     history: int = 5  # last items of a history that a prompt shows
     seed: int = 0

@@ -41,7 +41,7 @@ class Titles:
 
 @torch.inference_mode()
 def likeliest(
-    model: ILM, inputs: Tensor, titles: Titles, allowed: Tensor, k: int, chunk: int = 64
+    model: ILM, inputs: Tensor, titles: Titles, allowed: Tensor, k: int, chunk: int = 24
 ) -> tuple[Tensor, Tensor]:
     """The k allowed titles that most likely follow a prompt, best first: rows and log p, (k,) each.
 
