@@ -51,6 +51,7 @@ def cf_vectors(train: Interactions, dim: int) -> Tensor:
     _, size, v = svds(by_user @ matrix @ by_item, k=dim, v0=start)
     vectors = (v * size[:, None])[::-1].T  # (N, dim), the largest direction first
     sign = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(dim)])  # the SVD leaves it open
+    vectors[popularity(train) == 0] = 0  # else rounding, blown up to length √dim
     return _scaled(torch.from_numpy(np.ascontiguousarray(vectors * sign)).float())
 
 
