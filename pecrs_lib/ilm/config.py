@@ -29,9 +29,11 @@ class ILMConfig:
     align_batch: int = 64  # of a few hundred items; the contrast wants many
     align_rate: float = 1e-3  # from random weights; with 3e-3 nothing is learned
     prompt: int = 8  # learned vectors before every prompt: what a text-only LM can learn with
-    steps: int = 80
+    steps: int = 100
     batch: int = 8
-    rate: float = 2e-3  # adaptor and prompt start from nothing
+    encoder_rate: float = 1e-3  # of stage 2; faster would undo stage 1
+    adaptor_rate: float = 1e-2  # it starts from random weights
+    prompt_rate: float = 3e-2  # so few vectors, alone in a text-only LM, learn in no other way
     history: int = 5  # last items of a history that a prompt shows
     seed: int = 0
 

@@ -88,10 +88,6 @@ class ILM(nn.Module):
         """What stage 2 trains by name: everything but the LM."""
         return {n: p for n, p in self.named_parameters() if not n.startswith("lm.")}
 
-    def trained(self) -> list[nn.Parameter]:
-        """What stage 2 trains: item encoder, adaptor and prompt."""
-        return list(self._own().values())
-
     def slots(self, cf: Tensor) -> Tensor:
         """CF vectors (n, d_cf) -> (n, K, D), what the LM reads in their place."""
         return self.scale * self.adaptor(self.encoder.encode(cf))
@@ -143,7 +139,12 @@ def teach(
     """
     config = model.config
     generator = np.random.default_rng(config.seed)
-    optimizer = torch.optim.AdamW(model.trained(), config.rate, weight_decay=0.01)
+    groups: list[dict[str, Any]] = [
+        {"params": list(model.encoder.parameters()), "lr": config.encoder_rate},
+        {"params": list(model.adaptor.parameters()), "lr": config.adaptor_rate},
+        {"params": [model.prompt], "lr": config.prompt_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / 20) * (1 - step / config.steps)
     )
