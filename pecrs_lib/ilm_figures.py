@@ -1,6 +1,6 @@
 """Pictures of the Item-Language Model: neighbours in three spaces, and its results as tables.
 
-Beside `figures`, which draws what `table_of` and `cells_of` take from `data/results/ilm.json`.
+Beside `figures`; the tables are of `data/results/ilm.json`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pecrs_lib.diagrams import lines_figure, token_strip
 from pecrs_lib.figures import axes_of
+from pecrs_lib.ilm.language import ILM
+from pecrs_lib.ilm.tasks import Task
 
 
 def nearest(similarity: Tensor, row: int, k: int) -> tuple[list[int], list[float]]:
@@ -58,7 +61,29 @@ def neighbours_table(
     return pd.DataFrame(found, range(1, k + 1)).rename_axis("place")
 
 
-def cells_of(
+def slots_strip(model: ILM, task: Task) -> Figure:
+    """A task's tokens as the LM reads them, its K slots and the answer coloured."""
+    batch = model.encoded([task])
+    kinds, pieces = [], []
+    for token, slot, answer in zip(
+        batch.token[0].tolist(), batch.slot[0].tolist(), batch.answer[0].tolist(), strict=True
+    ):
+        kinds.append("item" if slot >= 0 else "response" if answer else "word")
+        pieces.append("CF" if slot >= 0 else model.tokenizer.decode(token))
+    return token_strip(pieces, kinds)
+
+
+def history_figure(history: Mapping[str, Sequence[float]], points: int = 20) -> Figure:
+    """The losses of stage 1, means of stretches of steps, so that each has `points` of them."""
+    lines = {
+        name: [float(part.mean()) for part in np.array_split(np.array(values), points)]
+        for name, values in history.items()
+    }
+    x = np.arange(1, points + 1) * 100 / points
+    return lines_figure(x, lines, "share of the steps (%)", "loss (nats)")
+
+
+def panels_of(
     rows: Mapping[str, Mapping[str, Any]], names: Sequence[str]
 ) -> dict[str, dict[str, list[Any]]]:
     """Panels for `figures.dots_figure` and `dots_table`: a metric each, a row per system.
@@ -67,4 +92,31 @@ def cells_of(
         rows: system → metric → cell with value, low and high.
         names: metrics.
     """
-    return {name: {name: [row[name] for row in rows.values()]} for name in names}
+    return {name: {"value": [row[name] for row in rows.values()]} for name in names}
+
+
+def table_of(rows: Mapping[str, Mapping[str, Any]], digits: int = 2) -> pd.DataFrame:
+    """Cells as ``value [low, high]``: a row per system, a column per metric."""
+
+    def shown(cell: Mapping[str, float]) -> str:
+        value, low, high = (f"{cell[name]:.{digits}f}" for name in ("value", "low", "high"))
+        return f"{value} [{low}, {high}]"
+
+    return pd.DataFrame(
+        {name: {m: shown(cell) for m, cell in row.items()} for name, row in rows.items()}
+    ).T
+
+
+def found_texts(alignment: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """R@10 of item to text for every variant, and of the first with another film's vector."""
+    way = "item to text, {} CF"
+    rows = {name: {"R@10": found[way.format("own")]["R@10"]} for name, found in alignment.items()}
+    name, found = next(iter(alignment.items()))
+    return rows | {f"{name}, another's CF": {"R@10": found[way.format("other")]["R@10"]}}
+
+
+def task_table(tasks: Mapping[str, Mapping[str, Any]], metric: str, digits: int) -> pd.DataFrame:
+    """Means of a metric: a row per variant, a column per kind of task."""
+    return pd.DataFrame(
+        {name: {kind: c[metric]["value"] for kind, c in of.items()} for name, of in tasks.items()}
+    ).T.round(digits)

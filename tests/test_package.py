@@ -32,10 +32,10 @@ FLOW = (
     "agreement", "human_evaluation", "titles", "answers", "zero_shot", "recommended", "beyond",
     "confidence", "likelihood", "language_models", "servers", "pretrain", "grammar", "world",
     "conversation", "simulate", "ilm", "exercises", "explorer", "figures", "paper_figures",
-    "ilm_figures",
     "beyond_figures", "catalogue_figures", "shapes", "costs", "measured_costs", "counting",
     "scaling_figures",
-    "diagrams", "next_token", "widgets", "explorer_widget", "decoding_widget", "calculator_widget",
+    "diagrams", "ilm_figures", "next_token", "widgets", "explorer_widget", "decoding_widget",
+    "calculator_widget",
     "chat_html", "chat_widget", "cli", "__main__",
 )  # fmt: skip
 EXTRA = {"pecrs_lib.service": "pydantic", "pecrs_lib.serving": "fastapi"}  # what they need

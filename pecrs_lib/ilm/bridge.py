@@ -51,7 +51,7 @@ class ItemsWithTokens(ItemEncoder):
         dim, more = len(items.w), tokens.shape[1]
         super().__init__(dim, float(items.scale))
         self.standardise = Standardise(dim + more)
-        self.h_item = TokenHead(dim, more)
+        self.h_item = TokenHead(dim, more)  # type: ignore[assignment]
         self.register_buffer("tokens", tokens)
 
     @torch.no_grad()

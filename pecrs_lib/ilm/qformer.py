@@ -54,7 +54,7 @@ class QFormer(nn.Module):
             vocab_size=vocabulary + 2, hidden_size=d, num_hidden_layers=config.layers,
             num_attention_heads=config.heads, intermediate_size=2 * d, pad_token_id=None,
             max_position_embeddings=config.text_tokens + 1, encoder_hidden_size=config.cf_dim,
-            use_qformer_text_input=True, attn_implementation="sdpa",
+            use_qformer_text_input=True,
             initializer_range=d**-0.5,  # 0.02 is for d = 768, and too small to learn from at 64
             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,  # it has no generator
         )  # fmt: skip
