@@ -278,6 +278,8 @@ def collect() -> dict[str, Any]:
     record["alignment"], record["tasks"], record["paired"] = {}, {}, {}
     for variant in VARIANTS:
         mine = [r for r in runs if r["variant"] == variant]
+        if not mine:
+            continue
         if "alignment" in mine[0]:
             record["alignment"][variant] = of_alignment([r["alignment"] for r in mine])
         if variant in FIRST_STAGE:
@@ -358,7 +360,7 @@ def of_pecrs(met: list[dict[str, Any]]) -> dict[str, Any]:
     for films, wanted in masks.items():
         hit: dict[str, dict[str, np.ndarray]] = {}
         groups: list[int] = []
-        for tokens in TOKENS:
+        for tokens in dict.fromkeys(r["tokens"] for r in met):
             mine = sorted((r for r in met if r["tokens"] == tokens), key=lambda r: r["seed"])
             keep = np.concatenate([np.isin(r["cold"], wanted) for r in mine])
             place = np.concatenate([r["place"] for r in mine])[keep]
@@ -367,7 +369,7 @@ def of_pecrs(met: list[dict[str, Any]]) -> dict[str, Any]:
             rows["rows"].setdefault(tokens, {})[films] = {
                 name: cell(values.tolist(), groups) for name, values in hit[tokens].items()
             }
-        for tokens in TOKENS[1:]:
+        for tokens in list(hit)[1:]:
             rows["paired"].setdefault(tokens, {})[films] = {
                 name: cell((hit[tokens][name] - hit[TOKENS[0]][name]).tolist(), groups)
                 for name in hit[tokens]
