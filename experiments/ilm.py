@@ -318,16 +318,15 @@ def of_task(kind: str, mine: list[dict[str, Any]]) -> dict[str, Any]:
 
 def of_alignment(found: list[dict[str, Any]]) -> dict[str, Any]:
     """R@k of held-out items in percent; nats a word of their texts, own against another's CF."""
-    rows: dict[str, Any] = {"chance R@10": round(1000 / found[0]["unseen"], 2)}
+    groups = [j for f in found for j in f["unseen"]]  # held out by more than one seed, maybe
+    rows: dict[str, Any] = {"chance R@10": round(1000 / len(found[0]["unseen"]), 2)}
     for name in ("own", "other"):
         for way in ("item to text", "text to item"):
             rank = np.array([r for f in found for r in f[name][way]])
-            groups = range(len(rank))
             rows[f"{way}, {name} CF"] = {
                 f"R@{k}": cell((100.0 * (rank <= k)).tolist(), groups) for k in (1, 5, 10)
             }
     own, other = (np.array([x for f in found for x in f[name]["nll"]]) for name in ("own", "other"))
-    groups = range(len(own))
     rows["nll"] = {
         "own": cell(own.tolist(), groups), "other": cell(other.tolist(), groups),
         "own - other": cell((own - other).tolist(), groups),
