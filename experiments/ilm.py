@@ -79,6 +79,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without item-item loss": {"item_item": False},
     "K = 1": {"queries": 1},
     "K = 8": {"queries": 8},
+    "ILM, four times the steps": {"steps": 400},
+    "MLP, four times the steps": {"align_steps": 0, "steps": 400},
 }
 FIRST_STAGE = ("without item-item loss", "K = 1", "K = 8")  # measured after stage 1 alone
 HELD_OUT = 0.2  # of the items that somebody took
