@@ -195,7 +195,7 @@ def movielens(folder: Path, seed: int) -> dict[str, Any]:
     return record | {"baselines": baselines(split, whole, config.cf_dim)} if seed == 0 else record
 
 
-TOKENS = ("text alone", "aligned tokens", "aligned tokens of other films")
+TOKENS = ("text alone", "aligned tokens")
 
 
 @cache
@@ -214,18 +214,15 @@ def pecrs(tokens: str, seed: int, epochs: int = 2) -> dict[str, Any]:
     train = read_minireel_interactions()
     config = replace(ILMConfig(), seed=seed)
     cf = cf_vectors(train, config.cf_dim)
-    if tokens != "text alone":
-        if tokens.startswith("aligned"):
-            lm, tokenizer = load_backbone(config.backbone)
-            texts = Texts.of(train.texts, tokenizer, config.text_tokens)
-            former = new_qformer(config, texts, lm.get_input_embeddings().weight)
-            warm = torch.from_numpy(np.flatnonzero(popularity(train)))
-            align(former, cf, texts, train, warm, config)
-            with torch.no_grad():
-                cf = former.encode(cf).flatten(1)
-        if tokens.endswith("other films"):
-            cf = shuffled(cf, torch.Generator().manual_seed(seed))
-        model.items = ItemsWithTokens(model.items, cf)
+    if tokens == "aligned tokens":
+        lm, tokenizer = load_backbone(config.backbone)
+        texts = Texts.of(train.texts, tokenizer, config.text_tokens)
+        former = new_qformer(config, texts, lm.get_input_embeddings().weight)
+        warm = torch.from_numpy(np.flatnonzero(popularity(train)))
+        align(former, cf, texts, train, warm, config)
+        with torch.no_grad():
+            outputs = former.encode(cf).flatten(1)
+        model.items = ItemsWithTokens(model.items, outputs)
     calibrate(model, windows, features)
     loss = warm_start(model, windows, features, catalogue, epochs=epochs, read_lm=False)
     model.eval()

@@ -90,9 +90,9 @@ def panels_of(
 
     Args:
         rows: system → metric → cell with value, low and high.
-        names: metrics.
+        names: metrics, in percent.
     """
-    return {name: {"value": [row[name] for row in rows.values()]} for name in names}
+    return {f"{name} (%)": {"value": [row[name] for row in rows.values()]} for name in names}
 
 
 def table_of(rows: Mapping[str, Mapping[str, Any]], digits: int = 2) -> pd.DataFrame:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from pecrs_lib import ilm_figures
+from pecrs_lib.data import bundled
 from pecrs_lib.data.interactions import Interactions, leave_one_out
 from pecrs_lib.ilm.alignment import (
     Texts,
@@ -438,3 +441,33 @@ def test_tokens_start_without_effect_and_learn():
     assert items.h_item.tokens.weight.grad.abs().sum() > 0
     with pytest.raises(NotImplementedError, match="catalogue"):
         items(*features.gather(torch.tensor([0])))
+
+
+# -- pictures -----------------------------------------------------------------------------------
+
+
+def test_neighbours_leave_out_the_film_itself():
+    similarity = torch.tensor([[1.0, 0.2, 0.9], [0.2, 1.0, 0.3], [0.9, 0.3, 1.0]])
+    assert ilm_figures.nearest(similarity, 0, 2)[0] == [2, 1]
+    spaces, names = {"one": similarity, "two": -similarity}, ["A", "B", "C"]
+    table = ilm_figures.neighbours_table(0, spaces, names, 2)
+    assert table.to_dict("list") == {"one": ["C", "B"], "two": ["B", "C"]}
+    figure = ilm_figures.neighbours_figure(0, spaces, names, 2)
+    drawn = [[bar.get_width() for bar in ax.patches] for ax in figure.axes]
+    assert np.allclose(drawn, [[0.9, 0.2], [-0.2, -0.9]])
+
+
+def test_the_result_file_backs_the_notebook():
+    record = json.loads((bundled("results") / "ilm.json").read_text(encoding="utf-8"))
+    assert {"config", "commit", "hardware", "torch", "seeds", "language model unchanged"} <= set(
+        record
+    )
+    assert len(record["seeds"]) >= 3 and record["language model unchanged"] is True
+    assert {"popularity", "CF nearest neighbour", "ILM", "text-only LM"} <= set(record["ranking"])
+    found = record["alignment"]["ILM"]
+    chance = found["chance R@10"]
+    own, other = (found[f"item to text, {whose} CF"]["R@10"] for whose in ("own", "other"))
+    assert own["value"] > 3 * chance > other["high"] > chance * 0.5
+    assert found["nll"]["own - other"]["high"] < 0, "the own vector makes the own text likelier"
+    rows = ilm_figures.found_texts(record["alignment"])
+    assert ilm_figures.table_of(rows, 1).loc["ILM", "R@10"].startswith(f"{own['value']:.1f} [")
