@@ -8,7 +8,8 @@ The library backs the notebooks; each module is one step of the way from data to
          -> figures -> cli
 
 Beside it stand `pretrain`, MiniReel's simulator, `zero_shot` and what it needs (language models
-without training), and what the notebooks use: `diagrams`, `exercises`, `explorer`, the widgets.
+without training), `ilm` (the Item-Language Model, a related system), and what the notebooks use:
+`diagrams`, `exercises`, `explorer`, the widgets.
 
 Shapes are written with one alphabet everywhere:
 
