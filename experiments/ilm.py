@@ -79,8 +79,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without item-item loss": {"item_item": False},
     "K = 1": {"queries": 1},
     "K = 8": {"queries": 8},
-    "ILM, four times the steps": {"steps": 400},
-    "MLP, four times the steps": {"align_steps": 0, "steps": 400},
 }
 FIRST_STAGE = ("without item-item loss", "K = 1", "K = 8")  # measured after stage 1 alone
 HELD_OUT = 0.2  # of the items that somebody took
@@ -266,7 +264,8 @@ def collect() -> dict[str, Any]:
     runs = done("run")
     record: dict[str, Any] = machine() | {
         "data": "MiniReel, train seekers", "seeds": list(SEEDS), "config": runs[0]["config"],
-        "variants": VARIANTS, "held_out": HELD_OUT, "commit": runs[0]["commit"],
+        "variants": {r["variant"]: VARIANTS[r["variant"]] for r in runs}, "held_out": HELD_OUT,
+        "commit": runs[0]["commit"],
     }  # fmt: skip
     whole = read_minireel_interactions().at_least(3)
     known = baselines(leave_one_out(whole), whole, runs[0]["config"]["cf_dim"])
@@ -295,7 +294,9 @@ def collect() -> dict[str, Any]:
     first = next(r for r in runs if r["variant"] == MAIN)["alignment"]["history"]
     names = list(dict.fromkeys(name for step in first for name in step))
     record["history"] = {n: rounded([step[n] for step in first if n in step], 3) for n in names}
-    record["seconds"] = {v: [r["seconds"] for r in runs if r["variant"] == v] for v in VARIANTS}
+    record["seconds"] = {
+        v: [r["seconds"] for r in runs if r["variant"] == v] for v in record["variants"]
+    }
     if real := done("movielens"):
         known = real[0]["baselines"]
         record["movielens"] = {
