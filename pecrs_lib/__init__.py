@@ -8,7 +8,8 @@ The library backs the notebooks; each module is one step of the way from data to
          -> figures -> widgets, cli
 
 Packages beside it: `serving` (HTTP), `reproduction` (the paper's tables and claims), `rating`
-(people as judges), `zero_shot` (language models without training), `costs`, `simulator` (MiniReel).
+(people as judges), `zero_shot` (language models without training), `costs`, `simulator` (MiniReel),
+`ilm` and `pod` (two related systems, each with a flow of its own).
 "docs/architecture.md" walks one dialogue through all of it.
 
 Shapes are written with one alphabet everywhere:

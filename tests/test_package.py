@@ -25,8 +25,8 @@ FLOW = (
     "backbone", "model", "item_store", "batches", "calibration", "ranking", "protocol", "sharding",
     "checkpoint", "warmstart", "devices", "optimizer", "training", "recommend", "decoding",
     "streaming", "generation", "why", "chat", "serving", "baselines", "evaluation", "assessment",
-    "zero_shot", "reproduction", "rating", "pretrain", "simulator", "exercises", "costs", "figures",
-    "widgets", "cli", "__main__",
+    "zero_shot", "reproduction", "rating", "pretrain", "simulator", "ilm", "exercises", "costs",
+    "figures", "widgets", "pod", "cli", "__main__",
 )  # fmt: skip
 EXTRA = {
     "pecrs_lib.serving.service": "pydantic",
