@@ -35,7 +35,7 @@ FLOW = (
     "beyond_figures", "catalogue_figures", "shapes", "costs", "measured_costs", "counting",
     "scaling_figures",
     "diagrams", "next_token", "widgets", "explorer_widget", "decoding_widget", "calculator_widget",
-    "chat_html", "chat_widget", "cli", "__main__",
+    "chat_html", "chat_widget", "pod", "cli", "__main__",
 )  # fmt: skip
 EXTRA = {"pecrs_lib.service": "pydantic", "pecrs_lib.serving": "fastapi"}  # what they need
 
