@@ -1,7 +1,7 @@
 """What a language model must beat: popularity, what followed the last item, SASRec, GRU4Rec.
 
-Comes after `samples`; judged by `scoring`. Counts are of training sequences. The two neural ones are
-cornac's (extra ``pod``).
+Comes after `samples`; judged by `scoring`. Counts are of training sequences. The two neural ones
+are cornac's (extra ``pod``).
 """
 
 from __future__ import annotations

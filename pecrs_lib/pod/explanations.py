@@ -19,7 +19,7 @@ from pecrs_lib.data.minireel import load_interactions, load_minireel
 from pecrs_lib.pod.prompts import Sample
 from pecrs_lib.pod.samples import EXPLANATION
 
-SHORTEST, LONGEST = 3, 30  # words
+SHORTEST, LONGEST = 3, 16  # words
 LEAST = 3  # items of a user, for leave-one-out
 
 

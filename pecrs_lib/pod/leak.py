@@ -1,7 +1,7 @@
 """The untrained rule "the largest id so far, plus 1, plus 2, …", and what it scores.
 
-Comes after `item_ids`. On numbers given in order of first appearance a user's next item is often the
-next new number. The rule reads numbers only, no data: what it gets is what the numbering tells.
+Comes after `item_ids`. On numbers given in order of first appearance a user's next item is often
+the next new number. The rule learns nothing: what it gets is what the numbering tells.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The contrast: a prompt learned for a model whose weights stay as they are (peft).
 
 Comes after `training`. POD trains prompt *and* model, which is what its name hides. Prompt tuning
-(Lester et al. 2021) trains the K vectors alone; how far they carry says what the model's weights do.
+(Lester et al. 2021) trains the K vectors alone; how far they carry says what the weights do.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from copy import deepcopy
 
@@ -36,7 +37,9 @@ def tuned(model: POD, task: int, batches: Iterable[Batch], config: PODConfig) ->
         task_type=TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=config.prompts,
         num_transformer_submodules=1,
     )  # fmt: skip
-    frozen.t5 = get_peft_model(frozen.t5, peft)
+    with warnings.catch_warnings():  # peft reads a property that transformers 5 renames
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        frozen.t5 = get_peft_model(frozen.t5, peft)
     frozen.word.requires_grad_(False)
     weights = [p for p in frozen.t5.parameters() if p.requires_grad]
     fit(frozen, weights, batches, config)

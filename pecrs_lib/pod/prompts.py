@@ -21,7 +21,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "The user {user} has taken these items , one after the other : {items} What comes next ?",
         "Here is the history of user {user} from the oldest item to the latest : {items} "
         "Name the item that follows .",
-        "Given that {user} went from one item to the next like this : {items} predict the next one .",
+        "User {user} went from one item to the next like this : {items} Predict the next one .",
     ),
     "top-n": (
         "Which of these candidates would the user {user} like best ? Choose one : {items}",

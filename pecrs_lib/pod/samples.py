@@ -87,14 +87,13 @@ def seen_items(data: LeaveOneOut, *, test: bool) -> list[tuple[int, ...]]:
 def with_templates(
     samples: Sequence[Sample], vocabulary: Vocabulary, bare: float, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Prompts of samples, each with one of its task's templates, or without with chance `bare`.
+    """Prompts of a batch: with templates of their tasks, or, with chance `bare`, all without.
 
-    DEVIATION: POD's code trains with templates alone and drops them at the test; see
-    data/results/pod.json for what that costs a model that starts from random weights.
+    DEVIATION: POD's code trains with templates alone and drops them at the test; what that costs a
+    model that starts from random weights is in data/results/pod.json.
     """
-    prompts = []
-    for sample in samples:
-        templates = TEMPLATES[TASKS[sample.task]]
-        template = BARE if rng.random() < bare else templates[int(rng.integers(len(templates)))]
-        prompts.append(fill(template, sample, vocabulary))
-    return prompts
+    if rng.random() < bare:
+        return [fill(BARE, sample, vocabulary) for sample in samples]
+    choices = [TEMPLATES[TASKS[sample.task]] for sample in samples]
+    drawn = [templates[int(rng.integers(len(templates)))] for templates in choices]
+    return [fill(t, sample, vocabulary) for t, sample in zip(drawn, samples, strict=True)]

@@ -1,12 +1,13 @@
 """Hit rate and NDCG over the whole catalogue, from ranks; intervals over users.
 
-Comes after `recommending` and `baselines`, which give lists or scores. One right item per user:
-HR@k is the share of users whose item is in the first k, NDCG@k the mean of 1 / log2(1 + rank) there.
+Comes after `recommending` and `baselines`, which give lists. One right item per user: HR@k is the
+share of users whose item is in the first k, NDCG@k the mean of 1 / log2(1 + rank) there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,13 @@ def ranks_in(lists: np.ndarray, target: np.ndarray) -> np.ndarray:
 def without(lists: np.ndarray, seen: Sequence[Sequence[int]]) -> np.ndarray:
     """(U, n) lists with each user's `seen` items taken out; the rest moves up, NOTHING fills."""
     user = np.repeat(np.arange(len(seen)), [len(items) for items in seen])
-    table = np.zeros((len(lists), max(int(lists.max(initial=0)), max(map(max, seen))) + 1), bool)
-    table[user, np.concatenate([np.asarray(items) for items in seen])] = True
+    item = np.fromiter(chain(*seen), dtype=np.int64)
+    table = np.zeros((len(lists), max(lists.max(initial=0), item.max(initial=0)) + 1), dtype=bool)
+    table[user, item] = True
     drop = (lists == NOTHING) | np.take_along_axis(table, np.maximum(lists, 0), 1)
     order = np.argsort(drop, axis=1, kind="stable")
-    return np.where(
-        np.take_along_axis(drop, order, 1), NOTHING, np.take_along_axis(lists, order, 1)
-    )
+    moved, dropped = (np.take_along_axis(x, order, 1) for x in (lists, drop))
+    return np.where(dropped, NOTHING, moved)
 
 
 def gains(ranks: np.ndarray, cuts: Sequence[int] = (1, 5, 10)) -> dict[str, np.ndarray]:

@@ -32,8 +32,11 @@ def training_batch(
 
 
 def tasks_of(sentences: Sequence[Sample]) -> list[int]:
-    """All three tasks, or the first two where there is no sentence to learn from."""
-    return [SEQUENTIAL, TOP_N, EXPLANATION] if sentences else [SEQUENTIAL, TOP_N]
+    """The order of tasks, over and over; without sentences the explanation task is left out.
+
+    Sequential comes twice, for it has the most to learn: any item may be the answer.
+    """
+    return [SEQUENTIAL, TOP_N] + ([SEQUENTIAL, EXPLANATION] if sentences else [])
 
 
 def train(
