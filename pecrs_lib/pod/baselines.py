@@ -1,7 +1,7 @@
-"""What a language model must beat: popularity, what followed the last item, SASRec, GRU4Rec.
+"""What a language model must beat: popularity, company of the last item, SASRec.
 
-Comes after `samples`; judged by `scoring`. Counts are of training sequences. The two neural ones
-are cornac's (extra ``pod``).
+Comes after `samples`; judged by `scoring`. Counts are of training sequences. SASRec is cornac's
+(extra ``pod``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def sequence_scores(model: Any, train: Sequences, past: Sequences, n: int) -> np
     """(U, N) scores of a next-item model of cornac, fitted here on the training sequences.
 
     Args:
-        model: ``cornac.models.SASRec`` or ``GRU4Rec``, not yet fitted.
+        model: such as ``cornac.models.SASRec``, not yet fitted.
         past: histories to go on from.
     """
     from cornac.data import SequentialDataset
