@@ -4,12 +4,12 @@
     python -m experiments.pod lengths                 # tokens, padding, CPU time; no training
     python -m experiments.pod baselines               # extra `pod`: cornac
     python -m experiments.pod train [--seeds 0 1 2] [--only NAME …]
-    python -m experiments.pod beauty --data FOLDER    # the same model on fair and leaky numbers
+    python -m experiments.pod movielens --data FOLDER # MovieLens-100K, where more can be learned
     python -m experiments.pod context                 # POD meets PECRS
 
-Every command writes its part of `data/results/pod.json`; `train`, `beauty` and `context` after
+Every command writes its part of `data/results/pod.json`; `train`, `movielens` and `context` after
 every run, and they skip the runs it holds. Times are CPU seconds of one thread. `--data` is a
-folder with the sequences `read_amazon` reads. Settings were chosen on validation items.
+folder that `read_amazon` or `read_movielens` reads. Settings were chosen on validation items.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch
 from tqdm.auto import tqdm
 
 from pecrs_lib.data import bundled, load_minireel
-from pecrs_lib.data.interactions import Interactions, LeaveOneOut, leave_one_out, read_amazon
+from pecrs_lib.data.interactions import LeaveOneOut, leave_one_out, read_amazon, read_movielens
 from pecrs_lib.metrics import rouge
 from pecrs_lib.model import PECRS
 from pecrs_lib.pod import baselines, context_prompt, item_ids, leak, samples, scoring
@@ -58,7 +58,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 SENTENCES = 200  # of the test, explained greedily
 FREE = 214  # users asked without a trie
 CHOSEN = 321  # users asked to choose among candidates
-BEAUTY_USERS = 2000
 
 
 def load() -> dict[str, Any]:
@@ -330,48 +329,39 @@ def train_all(seeds: Sequence[int], only: Sequence[str]) -> None:
         save("runs", runs)
 
 
-def first_users(folder: Path) -> Interactions:
-    """Beauty's first users in the order of the file, and the items they took, as a set of its own.
-
-    Items keep the order of their ids, which says nothing of the future.
-    """
-    amazon = read_amazon(folder, "beauty")
-    users = amazon.users[:BEAUTY_USERS]
-    kept = sorted({j for taken in users for j in taken})
-    row = {j: k for k, j in enumerate(kept)}
-    ids, titles, texts = (
-        tuple(values[j] for j in kept) for values in (amazon.items, amazon.titles, amazon.texts)
-    )
-    return Interactions(ids, titles, texts, tuple(tuple(row[j] for j in t) for t in users))
-
-
-def train_beauty(folder: Path, seeds: Sequence[int]) -> None:
-    """The same model on the same users; only the numbers of the items differ."""
-    whole = first_users(folder).at_least(3)
-    data, n = leave_one_out(whole), len(whole)
-    numbers = {
-        "leaky ids": item_ids.appearance_numbers(whole.users, n),
-        "random ids": np.random.default_rng(0).permutation(n),
+def train_movielens(folder: Path, seeds: Sequence[int]) -> None:
+    """The first two tasks on MovieLens-100K, with more and slower steps: more can be learned."""
+    data = leave_one_out(read_movielens(folder).at_least(3))
+    n, users = len(data.train), data.train.users
+    past, target = samples.seen_items(data, test=True), np.array(data.test)
+    record = load().get("movielens", {"runs": []}) | {"users": len(users), "items": n}
+    popular = np.tile(baselines.popularity_scores(users, n), (len(users), 1))
+    scores = {"popularity": popular, "last item": baselines.last_item_scores(users, past, n)}
+    longest = max(map(len, past)) + 10
+    record["baselines"] = {
+        name: {
+            "kept": plain(scoring.ranks_in(lists[:, :50], target)),
+            "removed": plain(scoring.ranks_in(scoring.without(lists, past)[:, :50], target)),
+        }
+        for name, of in scores.items()
+        for lists in [baselines.best_items(of, longest)]
     }
-    record = load().get("beauty", {"runs": []})
-    record |= {"users": len(whole.users), "items": n}
-    record["rule"] = {k: plain(leak.rule_ranks(whole.users, x)) for k, x in numbers.items()}
-    popular = np.tile(baselines.popularity_scores(data.train.users, n), (len(whole.users), 1))
-    lists = baselines.best_items(popular)
-    record["popularity"] = plain(scoring.ranks_in(lists, np.array(data.test)))
-    done = {(run["ids"], run["seed"]) for run in record["runs"]}
-    for seed in tqdm(seeds):
-        for name, given in numbers.items():
-            if (name, seed) in done:
-                continue
-            config = replace(BASE, seed=seed)
-            vocabulary = prepared(data, [], item_ids.digits(given, n - 1), config)
-            model = POD(config, len(vocabulary))
-            train(model, data.train, [], vocabulary)
-            found = sequential(model, data, vocabulary, BARE)
-            run = {"ids": name, "seed": seed, "config": asdict(config), "kept": found["kept"]}
-            record["runs"].append(run)
-            save("beauty", record)
+    codes = clusters(data)
+    for seed in tqdm([s for s in seeds if s not in [run["seed"] for run in record["runs"]]]):
+        config = replace(BASE, seed=seed, batch=64, steps=1200, learning_rate=2e-3)
+        vocabulary = prepared(data, [], codes, config)
+        model = POD(config, len(vocabulary))
+        _, seconds = cpu(lambda m=model, v=vocabulary: train(m, data.train, [], v))
+        run: dict[str, Any] = {"seed": seed, "config": asdict(config)}
+        run["seconds per step"] = seconds / config.steps
+        asked = samples.held_out(samples.SEQUENTIAL, data, config, test=True)
+        run["nll"] = other_prompts(model, asked, vocabulary)
+        forms = {"ids only": BARE, "template": TEMPLATES["sequential"][0]}
+        for form, template in forms.items():
+            run[form] = sequential(model, data, vocabulary, template)
+            run[form].pop("lists")
+        record["runs"].append(run)
+        save("movielens", record)
 
 
 # -- POD meets PECRS ------------------------------------------------------------------------------
@@ -432,13 +422,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "part", choices=("leak", "lengths", "baselines", "train", "beauty", "context")
+        "part", choices=("leak", "lengths", "baselines", "train", "movielens", "context")
     )
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", default=[], choices=VARIANTS)
     args = parser.parse_args()
-    if args.part in ("leak", "beauty") and args.data is None:
+    if args.part in ("leak", "movielens") and args.data is None:
         parser.error(f"{args.part} needs --data")
     if args.part == "leak":
         measure_leak(args.data)
@@ -448,8 +438,8 @@ def main() -> None:
         measure_baselines(args.seeds)
     elif args.part == "train":
         train_all(args.seeds, args.only)
-    elif args.part == "beauty":
-        train_beauty(args.data, args.seeds)
+    elif args.part == "movielens":
+        train_movielens(args.data, args.seeds)
     else:
         measure_context(args.seeds)
 

@@ -84,24 +84,42 @@ def leak_figure(record: Record) -> Figure:
     return figure
 
 
-def systems_table(record: Record) -> pd.DataFrame:
-    """Every system's HR and NDCG on MiniReel's test items, seen items kept and removed."""
-    rows: dict[str, dict[str, list[list[int]]]] = {}
-    for run in record["baselines"]["rows"]:
-        of = rows.setdefault(run["system"], {"kept": [], "removed": []})
-        for how in of:
-            of[how].append(run[how])
-    for run in record["runs"]:
+def systems_table(baselines: Sequence[Record], runs: Sequence[Record]) -> pd.DataFrame:
+    """Every system's HR and NDCG on the test items, seen items kept and removed.
+
+    Args:
+        baselines: ``system``, ``kept`` and ``removed``, a row per seed.
+        runs: of POD, with the same for every form.
+    """
+    rows: dict[str, list[Record]] = {}
+    for row in baselines:
+        rows.setdefault(row["system"], []).append(row)
+    for run in runs:
         for form in FORMS:
-            of = rows.setdefault(f"POD, {run['variant']}, {form}", {"kept": [], "removed": []})
-            for how in of:
-                of[how].append(run[form][how])
+            name = f"POD, K = {run['config']['prompts']}, {form}"
+            rows.setdefault(name, []).append(run[form])
     table = {
-        (name, how): {"seeds": len(found), **{m: shown(c) for m, c in cells(found).items()}}
+        (name, how): {"seeds": len(of), **{m: shown(c) for m, c in cells(column(of, how)).items()}}
         for name, of in rows.items()
-        for how, found in of.items()
+        for how in ("kept", "removed")
     }
     return pd.DataFrame(table).T.rename_axis(["system", "seen items"])
+
+
+def column(rows: Sequence[Record], name: str) -> list[Any]:
+    return [row[name] for row in rows]
+
+
+def minireel_table(record: Record) -> pd.DataFrame:
+    """`systems_table` of MiniReel."""
+    return systems_table(record["baselines"]["rows"], grid_runs(record))
+
+
+def movielens_table(record: Record) -> pd.DataFrame:
+    """`systems_table` of MovieLens-100K."""
+    of = record["movielens"]
+    named = [{"system": name, **ranks} for name, ranks in of["baselines"].items()]
+    return systems_table(named, of["runs"])
 
 
 def grid(record: Record, metric: str = "NDCG@10") -> pd.DataFrame:
@@ -162,14 +180,24 @@ def grid_widget(record: Record) -> Panel:
 
 def paired(record: Record, metric: str = "NDCG@10") -> pd.DataFrame:
     """Ids only minus template on the same checkpoints, seen items removed: difference, interval."""
+    groups = {
+        ("MiniReel", run["config"]["prompts"]): [
+            r for r in grid_runs(record) if r["config"]["prompts"] == run["config"]["prompts"]
+        ]
+        for run in grid_runs(record)
+    } | {("MovieLens-100K", 3): record["movielens"]["runs"]}
     rows = []
-    for K in sorted({run["config"]["prompts"] for run in grid_runs(record)}):
-        runs = [run for run in grid_runs(record) if run["config"]["prompts"] == K]
-        bare, full = (gains(ranks_of([r[f]["removed"] for r in runs]))[metric] for f in FORMS[::-1])
+    for (name, K), runs in groups.items():
+        bare, full = (
+            gains(ranks_of([run[form]["removed"] for run in runs]))[metric]
+            for form in ("ids only", "template")
+        )
         cell = with_interval(bare - full)
-        tokens = [np.mean([r[f]["tokens"] for r in runs]) for f in FORMS]
-        rows.append({"K": K, "fewer tokens": 1 - tokens[1] / tokens[0], **cell})
-    return pd.DataFrame(rows).rename(columns={"value": f"{metric}, ids only − template"})
+        tokens = {form: np.mean([run[form]["tokens"] for run in runs]) for form in FORMS}
+        fewer = 100 * (1 - tokens["ids only"] / tokens["template"])
+        row = {"data": name, "K": K, "seeds": len(runs), "fewer tokens (%)": round(fewer, 1)}
+        rows.append(row | {f"{metric}, ids only − template": shown(cell)})
+    return pd.DataFrame(rows).set_index(["data", "K"])
 
 
 def context_table(record: Record, cuts: Sequence[int] = (1, 10, 50)) -> pd.DataFrame:
