@@ -366,7 +366,7 @@ def train_movielens(folder: Path, seeds: Sequence[int]) -> None:
 
 # -- POD meets PECRS ------------------------------------------------------------------------------
 
-CONTEXT = {"train": 80, "test": 80, "epochs": 1, "K": (3,)}
+CONTEXT = {"train": 60, "test": 80, "epochs": 1, "K": (3,)}
 
 
 def measure_context(seeds: Sequence[int]) -> None:

@@ -63,8 +63,8 @@ def collate(
 
 
 def _padded(rows: Sequence[np.ndarray], value: int) -> Tensor:
-    rows = [torch.from_numpy(row) for row in rows]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+    tensors = [torch.from_numpy(row) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
 
 def alternated(steps: int, size: int, tasks: Sequence[int]) -> Iterator[dict[int, int]]:

@@ -6,6 +6,8 @@ Comes after `batches`; trained by `training`, asked by `recommending`. The encod
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
@@ -28,15 +30,15 @@ class POD(nn.Module):
     def __init__(self, config: PODConfig, tokens: int) -> None:
         super().__init__()
         self.config = config
-        shape = T5Config(
-            vocab_size=tokens, d_model=config.width, d_kv=config.width // config.heads,
-            d_ff=config.feed, num_layers=config.layers, num_heads=config.heads,
-            dropout_rate=config.dropout, decoder_start_token_id=PAD, pad_token_id=PAD,
-            eos_token_id=EOS,
-        )  # fmt: skip
+        shape: dict[str, Any] = {
+            "vocab_size": tokens, "d_model": config.width, "d_kv": config.width // config.heads,
+            "d_ff": config.feed, "num_layers": config.layers, "num_heads": config.heads,
+            "dropout_rate": config.dropout, "decoder_start_token_id": PAD, "pad_token_id": PAD,
+            "eos_token_id": EOS,
+        }  # fmt: skip
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.t5 = T5ForConditionalGeneration(shape)
+            self.t5: Any = T5ForConditionalGeneration(T5Config(**shape))  # or peft's, around it
             self.prompt = nn.Parameter(torch.randn(len(TASKS), config.prompts, config.width))
             most = max(config.history, config.candidates) + 2  # and the user, and number 0
             self.word = nn.Embedding(most, config.width, padding_idx=0)
