@@ -366,7 +366,7 @@ def train_movielens(folder: Path, seeds: Sequence[int]) -> None:
 
 # -- POD meets PECRS ------------------------------------------------------------------------------
 
-CONTEXT = {"train": 60, "test": 80, "epochs": 1, "K": (3,)}
+CONTEXT = {"train": 32, "test": 50, "epochs": 1, "K": (3,)}
 
 
 def measure_context(seeds: Sequence[int]) -> None:
@@ -391,10 +391,10 @@ def measure_context(seeds: Sequence[int]) -> None:
             lambda: context_prompt.ranks(model, contexts["test"][form], v, prefix)
         )
         windows = contexts["test"][form]
-        tokens = np.mean([len(w.token) for w in windows]) + len(prefix)
+        tokens = sum(len(w.token) + len(prefix) for w in windows) / CONTEXT["test"]
         row = {
-            "context": form, "prefix": name, "seed": seed, "tokens": float(tokens),
-            "milliseconds": 1000 * seconds / len(windows),
+            "context": form, "prefix": name, "seed": seed, "tokens": tokens,
+            "milliseconds": 1000 * seconds / CONTEXT["test"],
             "rank": rank.tolist(),
         }  # fmt: skip
         record["rows"].append(row)

@@ -54,12 +54,20 @@ def _spelled(utterance: Utterance, catalogue: Catalogue) -> Utterance:
 def windows(
     model: PECRS, dialogues: Sequence[Dialogue], catalogue: Catalogue, *, long: bool
 ) -> list[Window]:
-    """The dialogues as contexts of the model, with all their words where they are `long`."""
+    """The dialogues as contexts of the model, with all their words where they are `long`.
+
+    Long ones get what room the model's positions leave beside the instruction; a dialogue that
+    needs more is read in overlapping windows.
+
+    Raises:
+        ValueError: the model has too few positions.
+    """
     tok = model.backbone.tokenizer
     if not long:
         return encode_dialogues(dialogues, catalogue, tok, **model.window_limits)
+    room = (model.backbone.max_positions or 1024) - len(instruction(model))
+    limits = {"context_tokens": room // 2, "utterance_tokens": room // 4, "window": room}
     spelled = [spelled_out(d, catalogue) for d in dialogues]
-    limits = {"context_tokens": 384, "utterance_tokens": 256, "window": 960}
     return encode_dialogues(spelled, catalogue, tok, **limits)
 
 

@@ -123,21 +123,23 @@ def movielens_table(record: Record) -> pd.DataFrame:
 
 
 def grid(record: Record, metric: str = "NDCG@10") -> pd.DataFrame:
-    """For every K and form: tokens, CPU seconds a step and a prediction, and the metric."""
+    """For every K and form: tokens, CPU time of a step and a prediction, and the metric.
+
+    Time of a prediction and metric are NaN for a K that was not trained.
+    """
     steps = pd.DataFrame(record["lengths"]["rows"]).query("task == 'sequential'")
-    steps = steps.set_index(["K", "form"])["step"]
     rows = []
-    for K in sorted({run["config"]["prompts"] for run in grid_runs(record)}):
-        runs = [run for run in grid_runs(record) if run["config"]["prompts"] == K]
-        for form in FORMS:
-            cell = cells([run[form]["removed"] for run in runs])[metric]
-            rows.append({
-                "K": K, "form": form, "seeds": len(runs),
-                "tokens": float(np.mean([run[form]["tokens"] for run in runs])),
-                "ms a step": 1000 * steps[K, form],
-                "ms a prediction": 1000 * float(np.mean([run[form]["seconds"] for run in runs])),
-                metric: cell["value"], "low": cell["low"], "high": cell["high"],
-            })  # fmt: skip
+    for K, form, step in steps[["K", "form", "step"]].itertuples(index=False):
+        one = grid_runs(record)[0]
+        row = {"K": K, "form": form, "seeds": 0, "ms a step": 1000 * step,
+               "tokens": one[form]["tokens"] - one["config"]["prompts"] + K}  # fmt: skip
+        runs = [run[form] for run in grid_runs(record) if run["config"]["prompts"] == K]
+        if runs:
+            cell = cells(column(runs, "removed"))[metric]
+            seconds = float(np.mean(column(runs, "seconds")))
+            row |= {"seeds": len(runs), "ms a prediction": 1000 * seconds, metric: cell["value"]}
+            row |= {"low": cell["low"], "high": cell["high"]}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -147,18 +149,19 @@ def grid_runs(record: Record) -> list[Record]:
 
 
 def grid_figure(table: pd.DataFrame, K: int | None = None, form: str = "") -> Figure:
-    """Tokens against the metric for every K and form; the chosen one is ringed."""
+    """Tokens against the metric for every K and form; a line at the chosen one."""
     metric = table.columns[list(table.columns).index("low") - 1]
+    known = table.dropna()
     figure, ax = axes_of()
     for name, colour, fill in zip(FORMS, ("0.1", "0.5"), ("0.1", "white"), strict=True):
-        for marker, (_, row) in zip(MARKERS, table[table.form == name].iterrows(), strict=False):
+        for marker, (_, row) in zip(MARKERS, known[known.form == name].iterrows(), strict=False):
             spread = [[row[metric] - row.low], [row.high - row[metric]]]
             ax.errorbar(row.tokens, row[metric], yerr=spread, fmt=marker, color=colour, mfc=fill,
                         capsize=3, ms=8, label=f"K = {row.K}, {name}")  # fmt: skip
-            if row.K == K and row.form == form:
-                ax.plot(row.tokens, row[metric], "o", ms=20, mfc="none", mec="black")
+    for _, row in table[(table.K == K) & (table.form == form)].iterrows():
+        ax.axvline(row.tokens, color="black", linestyle=":")
     ax.set(xlabel="tokens of a sequential prompt, K included", ylabel=f"{metric}, seen removed")
-    ax.set(xlim=(0, 1.15 * table.tokens.max()), ylim=(0, 1.6 * table.high.max()))
+    ax.set(xlim=(0, 1.15 * table.tokens.max()), ylim=(0, 1.6 * known.high.max()))
     ax.legend(fontsize=8, ncols=2)
     return figure
 
@@ -173,7 +176,7 @@ def grid_widget(record: Record) -> Panel:
 
     K = sorted(table.K.unique().tolist())
     return Panel(
-        draw, "tokens against NDCG, the chosen setting ringed",
+        draw, "tokens against NDCG, a line at the chosen setting",
         K=slider("K", K, K[-1]), form=ipw.Dropdown(options=FORMS, description="prompt"),
     )  # fmt: skip
 

@@ -89,8 +89,8 @@ def with_templates(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Prompts of a batch: with templates of their tasks, or, with chance `bare`, all without.
 
-    DEVIATION: POD's code trains with templates alone and drops them at the test; what that costs a
-    model that starts from random weights is in data/results/pod.json.
+    DEVIATION: POD's code trains with templates alone and drops them at the test. Its T5 has read
+    much text before; weights that start at random would meet prompts without words unprepared.
     """
     if rng.random() < bare:
         return [fill(BARE, sample, vocabulary) for sample in samples]

@@ -46,7 +46,7 @@ def gains(ranks: np.ndarray, cuts: Sequence[int] = (1, 5, 10)) -> dict[str, np.n
     return found
 
 
-def with_interval(values: np.ndarray, samples: int = 2000, seed: int = 0) -> dict[str, Any]:
+def with_interval(values: np.ndarray, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Mean of values (U,) or (seeds, U) with a 95 % bootstrap interval over users, and n = U.
 
     Seeds see the same users, so they are averaged user by user first.
