@@ -442,6 +442,7 @@ def test_tables_and_figures_are_drawn_from_the_file(record):
         assert table["seeds"].loc["POD, K = 3, ids only"].tolist() == [3, 3]
     for of in (pictures.paired(record), pictures.context_table(record)):
         assert len(of) >= 2
+    assert pictures.context_difference(record).shape == (1, 3)
 
 
 def test_the_three_sets_are_as_measured(record, shared_data):

@@ -223,3 +223,19 @@ def context_table(record: Record, cuts: Sequence[int] = (1, 10, 50)) -> pd.DataF
             for i, k in enumerate(cuts)
         }
     return pd.DataFrame(table).T.rename_axis(["context", "in front"])
+
+
+def context_difference(record: Record, cuts: Sequence[int] = (1, 10, 50)) -> pd.DataFrame:
+    """Recall (points) of the short context minus the long one, as shipped, on the same turns."""
+    rank = {
+        row["context"]: np.array(row["rank"])
+        for row in record["context"]["rows"]
+        if row["prefix"] == "none"
+    }
+    dialogue = np.array(record["context"]["dialogue"])
+    table = {}
+    for k in cuts:
+        gain = 100 * ((rank["short"] <= k).astype(float) - (rank["long"] <= k))
+        low, high = np.quantile(bootstrap_means(dialogue, gain[:, None], 2000, 0), [0.025, 0.975])
+        table[f"R@{k}"] = f"{gain.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
+    return pd.DataFrame(table, ["short − long"])
