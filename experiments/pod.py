@@ -1,0 +1,448 @@
+"""POD, measured: the leak on real sequences, and a small POD on MiniReel beside baselines.
+
+    python -m experiments.pod leak --data FOLDER      # the three Amazon sets, no training
+    python -m experiments.pod lengths                 # tokens, padding, CPU time; no training
+    python -m experiments.pod baselines               # extra `pod`: cornac
+    python -m experiments.pod train [--seeds 0 1 2] [--only NAME …]
+    python -m experiments.pod movielens --data FOLDER # MovieLens-100K, where more can be learned
+    python -m experiments.pod context                 # POD meets PECRS
+
+Every command writes its part of `data/results/pod.json`; `train`, `movielens` and `context` after
+every run, and they skip the runs it holds. Times are CPU seconds of one thread. `--data` is a
+folder that `read_amazon` or `read_movielens` reads. Settings were chosen on validation items.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from pecrs_lib.data import bundled, load_minireel
+from pecrs_lib.data.interactions import LeaveOneOut, leave_one_out, read_amazon, read_movielens
+from pecrs_lib.metrics import rouge
+from pecrs_lib.model import PECRS
+from pecrs_lib.pod import baselines, context_prompt, item_ids, leak, samples, scoring
+from pecrs_lib.pod.batches import Batch, alternated, mixed
+from pecrs_lib.pod.config import PODConfig
+from pecrs_lib.pod.explanations import Sentences, minireel_data, words_of
+from pecrs_lib.pod.model import POD
+from pecrs_lib.pod.prompt_tuning import tuned
+from pecrs_lib.pod.prompts import BARE, TASKS, TEMPLATES, Sample, all_texts
+from pecrs_lib.pod.recommending import Trie, answers, ask, in_parts, ranked_items
+from pecrs_lib.pod.training import train, training_batch
+from pecrs_lib.pod.vocabulary import Vocabulary
+from pecrs_lib.reproduction.runs import machine, write_run
+
+RESULT = Path(__file__).resolve().parents[1] / "data" / "results" / "pod.json"
+AMAZON = ("sports", "beauty", "toys")
+BASE = PODConfig()
+# name -> what differs; ids are clusters unless the name says otherwise
+VARIANTS: dict[str, dict[str, Any]] = {
+    "K = 3": {},
+    "K = 0": {"prompts": 0},
+    "templates only": {"bare": 0.0},
+    "random ids": {},
+    "K = 10": {"prompts": 10},
+    "K = 1": {"prompts": 1},
+}
+SENTENCES = 200  # of the test, explained greedily
+FREE = 214  # users asked without a trie
+CHOSEN = 321  # users asked to choose among candidates
+
+
+def load() -> dict[str, Any]:
+    return json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+
+
+def save(part: str, found: Any) -> None:
+    """One part of the record anew; where it comes from is said of every part."""
+    record = load()
+    record["machine"] = record.get("machine", {}) | {part: machine()}
+    write_run(record | {part: found}, RESULT)
+
+
+def cpu(do: Any) -> tuple[Any, float]:
+    """What it returns, and the CPU seconds it took."""
+    started = time.process_time()
+    return do(), time.process_time() - started
+
+
+def plain(ranks: np.ndarray) -> list[int]:
+    """Ranks for a file; 0 stands for not in the list."""
+    return np.where(np.isfinite(ranks), ranks, 0).astype(int).tolist()
+
+
+# -- without training -----------------------------------------------------------------------------
+
+
+def measure_leak(folder: Path) -> None:
+    found: dict[str, Any] = {}
+    for name in tqdm(AMAZON):
+        amazon = read_amazon(folder, name)
+        n, rng = len(amazon), np.random.default_rng(0)
+        leaky = item_ids.appearance_numbers(amazon.users, n)
+        shuffled = [amazon.users[u] for u in rng.permutation(len(amazon.users))]
+        ways = {
+            "largest + 1, leaky ids": (leaky, False),
+            "last + 1, leaky ids": (leaky, True),
+            "largest + 1, leaky ids, users shuffled": (
+                item_ids.appearance_numbers(shuffled, n), False,
+            ),
+            "largest + 1, random ids": (rng.permutation(n), False),
+            "last + 1, random ids": (rng.permutation(n), True),
+        }  # fmt: skip
+        rules = {
+            way: {
+                metric: scoring.with_interval(values)
+                for metric, values in scoring.gains(
+                    leak.rule_ranks(amazon.users, numbers, last=last)
+                ).items()
+            }
+            for way, (numbers, last) in ways.items()
+        }
+        found[name] = {"users": len(amazon.users), "items": n, "rules": rules}
+    save("leak", found)
+
+
+def prepared(
+    data: LeaveOneOut, sentences: Sequence[Sample], codes: np.ndarray, config: PODConfig
+) -> Vocabulary:
+    return Vocabulary(codes, len(data.test), all_texts() + words_of(sentences), config.words)
+
+
+def clusters(data: LeaveOneOut) -> np.ndarray:
+    return item_ids.cluster_ids(data.train.users, len(data.train), np.random.default_rng(0))
+
+
+def step_seconds(model: POD, batch: Batch) -> float:
+    return cpu(lambda: model(batch).backward())[1]
+
+
+def measure_lengths() -> None:
+    """Tokens, padding and CPU seconds of a training step, template against bare, on MiniReel."""
+    data, sentences = minireel_data()
+    vocabulary = prepared(data, sentences.train, clusters(data), BASE)
+    rows, padding = [], []
+    for K in (0, 1, 3, 10):
+        for form, bare in {"template": 0.0, "ids only": 1.0}.items():
+            config = replace(BASE, prompts=K, bare=bare)
+            model, rng = POD(config, len(vocabulary)), np.random.default_rng(0)
+            for task, name in enumerate(TASKS):
+                part = [
+                    training_batch(
+                        {task: config.batch}, data.train, sentences.train, vocabulary, config, rng
+                    )
+                    for _ in range(6)
+                ]
+                model(part[0]).backward()  # the first step of a shape is slower
+                seconds = [step_seconds(model, batch) for batch in part[1:]]
+                tokens = float(np.mean([b.length.float().mean().item() for b in part]))
+                rows.append({"K": K, "form": form, "task": name, "tokens": K + tokens,
+                             "step": float(np.median(seconds))})  # fmt: skip
+    for name, way in {"mixed": mixed, "alternated": alternated}.items():
+        rng = np.random.default_rng(0)
+        config = replace(BASE, bare=0.0)
+        for seed in range(3):
+            counts = way(60, 60, (0, 1, 2))
+            made = [
+                training_batch(c, data.train, sentences.train, vocabulary, config, rng)
+                for c in counts
+            ]
+            padded = sum(b.padding for b in made) / sum(map(len, made))
+            padding.append({"batches": name, "seed": seed, "padded tokens per sample": padded})
+    save("lengths", {"rows": rows, "padding": padding, "config": asdict(BASE)})
+
+
+def measure_baselines(seeds: Sequence[int]) -> None:
+    from cornac.models import SASRec
+
+    data, sentences = minireel_data()
+    n, users = len(data.train), data.train.users
+    past = samples.seen_items(data, test=True)
+    popular = np.tile(baselines.popularity_scores(users, n), (len(users), 1))
+    followed = baselines.last_item_scores(users, past, n)
+    scores = {"popularity": [popular], "last item": [followed], "SASRec": []}
+    warnings.simplefilter("ignore")
+    for seed in tqdm(seeds):
+        with torch.random.fork_rng():
+            model = SASRec(
+                embedding_dim=64, n_epochs=15, batch_size=128, max_len=20, n_sample=128,
+                learning_rate=3e-3, seed=seed,
+            )  # fmt: skip
+            scores["SASRec"].append(baselines.sequence_scores(model, users, past, n))
+    target = np.array(data.test)
+    rows = []
+    for name, runs in scores.items():
+        for seed, found in enumerate(runs):
+            lists = baselines.best_items(found)
+            of = {"kept": lists, "removed": scoring.without(lists, past)}
+            ranks = {how: plain(scoring.ranks_in(x, target)) for how, x in of.items()}
+            rows.append({"system": name, "seed": seed, **ranks})
+    save("baselines", {"rows": rows, "users": len(users), "items": n})
+    by_item = {s.items[0]: str(s.answer) for s in sentences.train}
+    common = max(words_of(sentences.train), key=words_of(sentences.train).count)
+    asked = sentences.test[:SENTENCES]
+    said = {
+        "the most frequent sentence": [common] * len(asked),
+        "a training sentence of the item": [by_item.get(s.items[0], common) for s in asked],
+    }
+    save("sentences", {k: quality(v, asked) | {"n": len(asked)} for k, v in said.items()})
+
+
+def quality(said: Sequence[str], asked: Sequence[Sample]) -> dict[str, float]:
+    """BLEU (sacrebleu) and ROUGE of sentences, in percent, and how many differ."""
+    import sacrebleu
+
+    right = words_of(asked)
+    bleu = sacrebleu.corpus_bleu(list(said), [right]).score
+    return {"BLEU": bleu, **rouge(list(said), right), "distinct": len(set(said))}
+
+
+# -- training -------------------------------------------------------------------------------------
+
+
+def ranked(
+    model: POD, asked: Sequence[Sample], vocabulary: Vocabulary, template: str, **how: Any
+) -> np.ndarray:
+    parts = in_parts(asked, 107)
+    found = [ranked_items(model, ask(p, vocabulary, template), vocabulary, **how) for p in parts]
+    return np.concatenate(found)
+
+
+def sequential(
+    model: POD, data: LeaveOneOut, vocabulary: Vocabulary, template: str
+) -> dict[str, Any]:
+    """Ranks of the test items, over the whole catalogue, seen items kept and taken out."""
+    asked = samples.held_out(samples.SEQUENTIAL, data, model.config, test=True)
+    trie = Trie(vocabulary.item_tokens)
+    lists, seconds = cpu(lambda: ranked(model, asked, vocabulary, template, tries=trie))
+    target, past = np.array(data.test), samples.seen_items(data, test=True)
+    batch = ask(asked, vocabulary, template)
+    return {
+        "tokens": model.config.prompts + batch.length.float().mean().item(),
+        "seconds": seconds / len(asked),
+        "kept": plain(scoring.ranks_in(lists, target)),
+        "removed": plain(scoring.ranks_in(scoring.without(lists, past), target)),
+        "lists": lists,
+    }
+
+
+def chosen(model: POD, part: Sequence[Sample], vocabulary: Vocabulary) -> np.ndarray:
+    """(B, candidates) of top-N questions, each held to its own candidates."""
+    tries = [Trie(vocabulary.item_tokens[list(s.items)]) for s in part]
+    return ranked_items(model, ask(part, vocabulary), vocabulary, BASE.candidates, tries)
+
+
+@torch.no_grad()
+def nll(model: POD, asked: Sequence[Sample], vocabulary: Vocabulary) -> float:
+    return float(np.mean([model(ask(p, vocabulary)).item() for p in in_parts(asked, 107)]))
+
+
+def other_prompts(model: POD, asked: Sequence[Sample], vocabulary: Vocabulary) -> dict[str, float]:
+    """Loss of bare prompts with the task's vectors, with zeros, and with those of the next task."""
+    own = model.prompt.data.clone()
+    found = {}
+    for name, vectors in {"own": own, "zeros": own * 0, "swapped": own.roll(1, 0)}.items():
+        model.prompt.data = vectors
+        found[name] = nll(model, asked, vocabulary)
+    model.prompt.data = own
+    return found
+
+
+def run_one(
+    name: str, seed: int, data: LeaveOneOut, sentences: Sentences, codes: np.ndarray
+) -> dict[str, Any]:
+    config = replace(BASE, **VARIANTS[name], seed=seed)
+    vocabulary = prepared(data, sentences.train, codes, config)
+    model = POD(config, len(vocabulary))
+    _, seconds = cpu(lambda: train(model, data.train, sentences.train, vocabulary))
+    asked = [samples.held_out(task, data, config, test=True) for task in (0, 1)]
+    found: dict[str, Any] = {"variant": name, "seed": seed, "config": asdict(config)}
+    found["seconds per step"] = seconds / config.steps
+    found["nll"] = other_prompts(model, asked[0], vocabulary)
+    forms = {"ids only": BARE, "template": TEMPLATES["sequential"][0]}
+    for form, template in forms.items():
+        found[form] = sequential(model, data, vocabulary, template)
+        lists = found[form].pop("lists")
+        if (name, seed, form) == ("K = 3", 0, "ids only"):
+            found["lists"] = lists.tolist()
+    free = ranked(model, asked[0][:FREE], vocabulary, BARE)
+    found["free"] = {
+        "users": FREE, "real ids": float((free >= 0).mean()),
+        "kept": plain(scoring.ranks_in(free, np.array(data.test[:FREE]))),
+    }  # fmt: skip
+    parts = in_parts(asked[1][:CHOSEN], 107)
+    lists = np.concatenate([chosen(model, part, vocabulary) for part in parts])
+    found["top-n"] = plain(scoring.ranks_in(lists, np.array(data.test[:CHOSEN])))
+    explain = sentences.test[:SENTENCES]
+    for form, template in {"ids only": BARE, "template": TEMPLATES["explanation"][0]}.items():
+        written = [
+            vocabulary.text(answer[0].tolist())
+            for part in in_parts(explain, 100)
+            for answer in answers(model, ask(part, vocabulary, template), longest=32)
+        ]
+        found[form] |= {"sentences": quality(written, explain)}
+    found["examples"] = written[:5]
+    if name == "K = 0":
+        found["prompt tuning"] = tune(model, data, vocabulary, seed)
+    return found
+
+
+def tune(model: POD, data: LeaveOneOut, vocabulary: Vocabulary, seed: int) -> dict[str, Any]:
+    """Three vectors for the frozen K = 0 model, bare sequential prompts (peft)."""
+    config = replace(BASE, prompts=3, bare=1.0, steps=200, learning_rate=3e-2, seed=seed)
+    rng = np.random.default_rng(seed)
+    batches = (
+        training_batch({0: config.batch}, data.train, [], vocabulary, config, rng)
+        for _ in range(config.steps)
+    )
+    found = tuned(model, samples.SEQUENTIAL, batches, config)
+    asked = samples.held_out(0, data, BASE, test=True)
+    ranks = sequential(found, data, vocabulary, BARE)
+    return {k: ranks[k] for k in ("kept", "removed")} | {
+        "nll": nll(found, asked, vocabulary),
+        "trained": config.prompts * config.width,
+        "of": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def train_all(seeds: Sequence[int], only: Sequence[str]) -> None:
+    data, sentences = minireel_data()
+    fair = {"clusters": clusters(data)}
+    fair["random"] = item_ids.random_ids(len(data.train), np.random.default_rng(0))
+    runs = load().get("runs", [])
+    done = {(run["variant"], run["seed"]) for run in runs}
+    wanted = [(v, s) for v in only or VARIANTS for s in seeds if (v, s) not in done]
+    for variant, seed in tqdm(wanted):
+        codes = fair["random" if variant == "random ids" else "clusters"]
+        runs.append(run_one(variant, seed, data, sentences, codes))
+        save("runs", runs)
+
+
+def train_movielens(folder: Path, seeds: Sequence[int]) -> None:
+    """The first two tasks on MovieLens-100K, with more and slower steps: more can be learned."""
+    data = leave_one_out(read_movielens(folder).at_least(3))
+    n, users = len(data.train), data.train.users
+    past, target = samples.seen_items(data, test=True), np.array(data.test)
+    record = load().get("movielens", {"runs": []}) | {"users": len(users), "items": n}
+    popular = np.tile(baselines.popularity_scores(users, n), (len(users), 1))
+    scores = {"popularity": popular, "last item": baselines.last_item_scores(users, past, n)}
+    longest = max(map(len, past)) + 10
+    record["baselines"] = {
+        name: {
+            "kept": plain(scoring.ranks_in(lists[:, :50], target)),
+            "removed": plain(scoring.ranks_in(scoring.without(lists, past)[:, :50], target)),
+        }
+        for name, of in scores.items()
+        for lists in [baselines.best_items(of, longest)]
+    }
+    codes = clusters(data)
+    for seed in tqdm([s for s in seeds if s not in [run["seed"] for run in record["runs"]]]):
+        config = replace(BASE, seed=seed, batch=64, steps=1200, learning_rate=2e-3)
+        vocabulary = prepared(data, [], codes, config)
+        model = POD(config, len(vocabulary))
+        _, seconds = cpu(lambda m=model, v=vocabulary: train(m, data.train, [], v))
+        run: dict[str, Any] = {"seed": seed, "config": asdict(config)}
+        run["seconds per step"] = seconds / config.steps
+        asked = samples.held_out(samples.SEQUENTIAL, data, config, test=True)
+        run["nll"] = other_prompts(model, asked, vocabulary)
+        forms = {"ids only": BARE, "template": TEMPLATES["sequential"][0]}
+        for form, template in forms.items():
+            run[form] = sequential(model, data, vocabulary, template)
+            run[form].pop("lists")
+        record["runs"].append(run)
+        save("movielens", record)
+
+
+# -- POD meets PECRS ------------------------------------------------------------------------------
+
+CONTEXT = {"train": 32, "test": 50, "epochs": 1, "K": (3,)}
+
+
+def measure_context(seeds: Sequence[int]) -> None:
+    catalogue, splits = load_minireel()
+    model = PECRS.from_pretrained(bundled("checkpoints/minireel")).eval().requires_grad_(False)
+    v = model.encode_catalogue(model.item_features(catalogue))
+    forms = {"long": True, "short": False}
+    contexts = {
+        part: {f: context_prompt.windows(model, splits[part][: CONTEXT[part]], catalogue, long=of)
+               for f, of in forms.items()}
+        for part in ("train", "test")
+    }  # fmt: skip
+    words = context_prompt.instruction(model)
+    record = load().get("context", {"rows": []})
+    record |= {"settings": {**CONTEXT, "K": list(CONTEXT["K"])}, "instruction": len(words)}
+    done = {(row["context"], row["prefix"], row["seed"]) for row in record["rows"]}
+
+    def note(form: str, name: str, seed: int, prefix: torch.Tensor) -> None:
+        if (form, name, seed) in done:
+            return
+        (rank, dialogue), seconds = cpu(
+            lambda: context_prompt.ranks(model, contexts["test"][form], v, prefix)
+        )
+        windows = contexts["test"][form]
+        tokens = sum(len(w.token) + len(prefix) for w in windows) / CONTEXT["test"]
+        row = {
+            "context": form, "prefix": name, "seed": seed, "tokens": tokens,
+            "milliseconds": 1000 * seconds / CONTEXT["test"],
+            "rank": rank.tolist(),
+        }  # fmt: skip
+        record["rows"].append(row)
+        record["dialogue"] = dialogue.tolist()
+        save("context", record)
+
+    for form in forms:
+        note(form, "none", 0, words[:0])
+        note(form, "instruction", 0, words)
+    for seed in tqdm(seeds):
+        for K in CONTEXT["K"]:
+            name = f"{K} learned"
+            if ("short", name, seed) in done and ("long", name, seed) in done:
+                continue
+            prefix = context_prompt.distil(
+                model, contexts["train"]["long"], contexts["train"]["short"], v, K,
+                epochs=CONTEXT["epochs"], seed=seed,
+            )  # fmt: skip
+            for form in forms:
+                note(form, name, seed, prefix)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "part", choices=("leak", "lengths", "baselines", "train", "movielens", "context")
+    )
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", default=[], choices=VARIANTS)
+    args = parser.parse_args()
+    if args.part in ("leak", "movielens") and args.data is None:
+        parser.error(f"{args.part} needs --data")
+    if args.part == "leak":
+        measure_leak(args.data)
+    elif args.part == "lengths":
+        measure_lengths()
+    elif args.part == "baselines":
+        measure_baselines(args.seeds)
+    elif args.part == "train":
+        train_all(args.seeds, args.only)
+    elif args.part == "movielens":
+        train_movielens(args.data, args.seeds)
+    else:
+        measure_context(args.seeds)
+
+
+if __name__ == "__main__":
+    main()

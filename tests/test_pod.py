@@ -1,0 +1,455 @@
+"""POD: ids and their leak, prompts, padding, training, beam search, scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from pecrs_lib.config import Config
+from pecrs_lib.data.interactions import Interactions, leave_one_out, read_amazon
+from pecrs_lib.model import PECRS
+from pecrs_lib.pod import baselines, context_prompt, item_ids, leak, pictures, samples, scoring
+from pecrs_lib.pod.batches import IGNORED, alternated, collate, mixed
+from pecrs_lib.pod.config import PODConfig
+from pecrs_lib.pod.explanations import minireel_data
+from pecrs_lib.pod.model import POD
+from pecrs_lib.pod.prompt_tuning import tuned
+from pecrs_lib.pod.prompts import BARE, TEMPLATES, Sample, all_texts, fill
+from pecrs_lib.pod.recommending import Trie, answers, ask, ranked_items
+from pecrs_lib.pod.training import train, training_batch
+from pecrs_lib.pod.vocabulary import EOS, Vocabulary
+from pecrs_lib.protocol import encode_windows, rank_windows
+
+N, U = 30, 40
+TINY = PODConfig(
+    width=32, layers=1, heads=2, feed=64, candidates=5, batch=32, steps=280, learning_rate=1e-2,
+    warmup=20, words=300, prompts=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Users who walk through the items in steps of one: the next item follows from the last."""
+    rng = np.random.default_rng(0)
+    users = tuple(tuple((start + np.arange(7)) % N) for start in rng.integers(N, size=U).tolist())
+    names = tuple(f"i{j}" for j in range(N))
+    whole = Interactions(names, names, names, tuple(tuple(map(int, u)) for u in users))
+    return leave_one_out(whole)
+
+
+@pytest.fixture(scope="module")
+def sentences(data):
+    return [Sample(2, u, (items[0],), f"film {items[0] % 3} is fine") for u, items in
+            enumerate(data.train.users)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def vocabulary(sentences):
+    codes = item_ids.random_ids(N, np.random.default_rng(0))
+    return Vocabulary(codes, U, all_texts() + [s.answer for s in sentences], TINY.words)
+
+
+@pytest.fixture(scope="module")
+def trained(data, sentences, vocabulary):
+    model = POD(TINY, len(vocabulary))
+    train(model, data.train, sentences, vocabulary)
+    return model
+
+
+# -- ids and the leak -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 10, 101, 600])
+def test_ids_are_different(n):
+    train = [tuple(np.random.default_rng(u).permutation(n)[:5].tolist()) for u in range(50)]
+    for codes in (
+        item_ids.random_ids(n, np.random.default_rng(0)),
+        item_ids.cluster_ids(train, n, np.random.default_rng(0), size=8),
+    ):
+        assert len(np.unique(codes, axis=0)) == n
+    assert codes[:, 1].max() < 8
+
+
+def test_clusters_hold_what_the_same_users_take():
+    train = [tuple(range(10 * (u % 2), 10 * (u % 2) + 10)) for u in range(20)]
+    codes = item_ids.cluster_ids(train, 20, np.random.default_rng(0), size=10)
+    assert len(set(codes[:10, 0])) == len(set(codes[10:, 0])) == 1
+    assert codes[0, 0] != codes[10, 0]
+
+
+def test_numbers_in_order_of_first_appearance():
+    numbers = item_ids.appearance_numbers([(3, 1), (1, 0, 3)], 5)
+    assert numbers.tolist() == [2, 1, 3, 0, 4]
+
+
+def rule_slowly(sequences, numbers, last):
+    found = []
+    for items in sequences:
+        *past, target = [numbers[j] for j in items]
+        start = past[-1] if last else max(past)
+        found.append(target - start if target > start else np.inf)
+    return found
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_rule_is_what_it_says(last):
+    rng = np.random.default_rng(1)
+    sequences = [rng.permutation(50)[: rng.integers(2, 9)].tolist() for _ in range(200)]
+    numbers = rng.permutation(50)
+    found = leak.rule_ranks(sequences, numbers, last=last)
+    assert found.tolist() == rule_slowly(sequences, numbers, last)
+    with pytest.raises(ValueError, match="user 1 has 1"):
+        leak.rule_ranks([(1, 2), (3,)], numbers)
+
+
+def test_the_rule_is_at_chance_on_the_ids_in_use():
+    data, _ = minireel_data()
+    whole = [
+        (*items, v, t) for items, v, t in zip(data.train.users, data.valid, data.test, strict=True)
+    ]
+    n = len(data.train)
+    for last in (False, True):
+        numbers = np.random.default_rng(0).permutation(n)
+        hit = scoring.gains(leak.rule_ranks(whole, numbers, last=last))["HR@10"]
+        assert scoring.with_interval(hit)["low"] <= 10 / n
+        drawn = []  # of clusters, other places in the same clusters: chance, given the clusters
+        for seed in range(6):
+            codes = item_ids.cluster_ids(data.train.users, n, np.random.default_rng(seed))
+            ranks = leak.rule_ranks(whole, codes @ [1000, 1], last=last)
+            drawn.append(scoring.gains(ranks)["HR@10"])
+        cell = scoring.with_interval(drawn[0])
+        assert cell["low"] <= np.mean(drawn[1:]) <= cell["high"]
+
+
+@pytest.mark.parametrize("name", ["beauty", "toys", "sports"])
+def test_the_rule_on_real_sequences(shared_data, name):
+    amazon = read_amazon(shared_data / "interactions", name)
+    leaky = item_ids.appearance_numbers(amazon.users, len(amazon))
+    fair = np.random.default_rng(0).permutation(len(amazon))
+    hit = {k: scoring.gains(leak.rule_ranks(amazon.users, ids))["HR@10"].mean()
+           for k, ids in {"leaky": leaky, "fair": fair}.items()}  # fmt: skip
+    assert hit["leaky"] > 0.04 and hit["fair"] < 0.002
+
+
+# -- prompts and batches --------------------------------------------------------------------------
+
+
+def test_tokens_of_one_id_share_a_number(vocabulary):
+    sample = Sample(0, 7, (4, 5, 4), 6)
+    token, word = fill(BARE, sample, vocabulary)
+    assert word.tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert vocabulary.items(token[2:].reshape(3, 2)).tolist() == [4, 5, 4]
+    for template in TEMPLATES["sequential"]:
+        longer, word = fill(template, sample, vocabulary)
+        assert longer[word > 0].tolist() == token.tolist()
+        assert (longer[word == 0] >= vocabulary.first_word).all()
+
+
+def test_what_is_no_id_is_no_item(vocabulary):
+    tokens = vocabulary.item_tokens.copy()
+    tokens[0, 1] = EOS
+    assert vocabulary.items(tokens).tolist() == [-1, *range(1, N)]
+    with pytest.raises(ValueError, match="same id"):
+        Vocabulary(np.zeros((2, 2), int), U, ["a"], 20)
+
+
+def test_words_are_read_back(vocabulary):
+    text = "film 2 is fine"
+    assert vocabulary.text([*vocabulary.words(text), EOS, *vocabulary.words("no")]) == text
+
+
+def test_alternated_batches_have_one_task_and_less_padding(data, sentences, vocabulary):
+    padding = {}
+    for way in (alternated, mixed):
+        rng, batches = np.random.default_rng(0), []
+        for count in way(6, 30, (0, 1, 2)):
+            assert sum(count.values()) == 30
+            batches.append(training_batch(count, data.train, sentences, vocabulary, TINY, rng))
+        assert all((len(set(b.task.tolist())) == 1) == (way is alternated) for b in batches)
+        padding[way] = sum(b.padding for b in batches) / sum(len(b) for b in batches)
+    assert padding[alternated] < padding[mixed]
+
+
+def test_training_never_shows_what_is_held_out(data):
+    rng = np.random.default_rng(0)
+    for task in (0, 1):
+        for s in samples.draw(task, 300, data.train, [], TINY, rng):
+            assert s.answer in data.train.users[s.user]
+            if task == 0:
+                assert (*s.items, s.answer) in set(chains(data.train.users[s.user], TINY.history))
+            else:
+                assert s.answer in s.items and len(set(s.items)) == TINY.candidates
+                others = set(s.items) - {s.answer}
+                assert not others & set(data.train.users[s.user])
+
+
+def chains(taken, longest):
+    return [taken[max(0, end - longest) : end + 1] for end in range(1, len(taken))]
+
+
+def test_sentences_do_not_tell_what_is_held_out():
+    data, sentences = minireel_data()
+    pairs = {(s.user, s.items[0]) for s in sentences.train}
+    held = {(u, j) for kind in (data.valid, data.test) for u, j in enumerate(kind)}
+    assert not pairs & held and len(sentences.test) > 500
+    assert {(s.user, s.items[0]) for s in sentences.test} & held, "else nothing is guarded"
+
+
+# -- the model ------------------------------------------------------------------------------------
+
+
+def test_padding_changes_no_loss(trained, data, vocabulary):
+    asked = [Sample(0, 0, (1, 2), 3), Sample(0, 1, (4,), 5), Sample(2, 2, (6,), "film 0 is fine")]
+    together = trained.token_nll(ask(asked, vocabulary))
+    for row, sample in zip(together, asked, strict=True):
+        alone = trained.token_nll(ask([sample], vocabulary))[0]
+        torch.testing.assert_close(row[: len(alone)], alone, atol=1e-5, rtol=1e-5)
+        assert not row[len(alone) :].any()
+
+
+def test_the_loss_is_t5s(trained, vocabulary):
+    batch = ask([Sample(0, 0, (1, 2), 3), Sample(2, 2, (6,), "film 0 is fine")], vocabulary)
+    vector, there = trained.inputs(batch)
+    theirs = trained.t5(inputs_embeds=vector, attention_mask=there, labels=batch.label).loss
+    torch.testing.assert_close(trained(batch), theirs)
+    assert (batch.label == IGNORED).any()
+
+
+def test_it_learns_and_the_task_prompt_matters(trained, data, vocabulary):
+    seen = samples.draw(0, 64, data.train, [], TINY, np.random.default_rng(1))
+    batch = ask(seen, vocabulary)
+    nll = trained(batch).item()
+    assert nll < 0.7 * np.log(N) / 3  # per token: two of the id, and EOS
+    silenced, swapped = (POD(TINY, len(vocabulary)).eval() for _ in range(2))
+    for other, prompt in ((silenced, trained.prompt * 0), (swapped, trained.prompt.roll(1, 0))):
+        other.load_state_dict(trained.state_dict())
+        other.prompt.data = prompt.data
+        assert other(batch).item() > nll + 0.05
+
+
+def test_whole_words_are_added(vocabulary):
+    batch = ask([Sample(0, 0, (1, 2), 3)], vocabulary)
+    with_words = POD(TINY, len(vocabulary))
+    without = POD(replace(TINY, whole_words=False), len(vocabulary))
+    difference = (with_words.inputs(batch)[0] - without.inputs(batch)[0])[0, TINY.prompts :]
+    torch.testing.assert_close(difference, with_words.word(batch.word[0]))
+    assert difference.any(-1).all()  # every token of a bare prompt belongs to an id
+
+
+def test_a_full_beam_ranks_as_the_likelihoods_do(trained, data, vocabulary):
+    held = samples.held_out(0, data, TINY, test=True)[:3]
+    lists = ranked_items(
+        trained, ask(held, vocabulary), vocabulary, N, Trie(vocabulary.item_tokens)
+    )
+    for sample, found in zip(held, lists, strict=True):
+        every = [replace_answer(sample, j) for j in range(N)]
+        with torch.no_grad():
+            nll = trained.token_nll(ask(every, vocabulary)).sum(1)
+        assert sorted(found) == list(range(N))
+        assert all(nll[a] <= nll[b] + 1e-4 for a, b in pairwise(found))
+
+
+def replace_answer(sample, item):
+    return Sample(sample.task, sample.user, sample.items, item)
+
+
+def test_search_is_held_to_a_trie(data, vocabulary):
+    untrained = POD(TINY, len(vocabulary)).eval()
+    asked = samples.held_out(1, data, TINY, test=True)[:6]
+    batch = ask(asked, vocabulary)
+    tries = [Trie(vocabulary.item_tokens[list(s.items)]) for s in asked]
+    lists = ranked_items(untrained, batch, vocabulary, TINY.candidates, tries)
+    assert [sorted(x) for x in lists.tolist()] == [sorted(s.items) for s in asked]
+    free = ranked_items(untrained, batch, vocabulary, TINY.candidates)
+    assert (free == -1).any(), "an untrained model spells what is no id"
+
+
+def test_it_speaks_the_sentence_of_the_item(trained, sentences, vocabulary):
+    written = answers(trained, ask(sentences[:9], vocabulary), longest=20)[:, 0]
+    right = [
+        vocabulary.text(w.tolist()) == s.answer for w, s in zip(written, sentences, strict=False)
+    ]
+    assert np.mean(right) > 0.6
+
+
+def test_prompt_tuning_leaves_the_model_alone(data, vocabulary):
+    config = replace(TINY, steps=20, prompts=0)
+    model = POD(config, len(vocabulary)).eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    batch = ask(samples.held_out(0, data, TINY, test=False), vocabulary)
+    found = tuned(model, 0, [batch] * 20, replace(config, prompts=2))
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    same = {k for k, v in found.state_dict().items() if k != "prompt" and torch.equal(v, before[k])}
+    assert same == set(before) - {"prompt"}
+    assert found(batch) < model(batch)
+    with pytest.raises(ValueError, match="2 prompt vectors"):
+        tuned(POD(TINY, len(vocabulary)), 0, [batch], TINY)
+
+
+# -- scores and baselines -------------------------------------------------------------------------
+
+
+def test_ranks_and_gains():
+    lists = np.array([[4, 2, 7], [1, 2, 3], [5, 6, -1]])
+    ranks = scoring.ranks_in(lists, np.array([4, 3, 9]))
+    assert ranks.tolist() == [1, 3, np.inf]
+    gains = scoring.gains(ranks, (1, 3))
+    assert gains["HR@1"].tolist() == [1, 0, 0] and gains["HR@3"].tolist() == [1, 1, 0]
+    assert gains["NDCG@3"].tolist() == [1, 0.5, 0]
+    left = scoring.without(lists, [(2,), (1, 3, 8), ()])
+    assert left.tolist() == [[4, 7, -1], [2, -1, -1], [5, 6, -1]]
+
+
+def test_intervals_are_over_users():
+    cell = scoring.with_interval(np.tile([[0.0, 1.0]], (5, 50)))
+    assert cell["n"] == 100 and cell["value"] == 0.5
+    assert 0.35 < cell["low"] < 0.45 < 0.55 < cell["high"] < 0.65  # five seeds are no more users
+
+
+def test_what_followed_the_last_item():
+    train = [(0, 1, 2), (0, 1), (3, 4)]
+    scores = baselines.last_item_scores(train, [(2, 0), (3,)], 5)
+    assert baselines.best_items(scores, 2).tolist() == [[1, 2], [4, 0]]
+    assert baselines.popularity_scores(train, 5).tolist() == [2, 2, 1, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_cornac_learns_what_comes_next(data):
+    models = pytest.importorskip("cornac.models")
+    model = models.SASRec(embedding_dim=16, n_epochs=60, batch_size=64, learning_rate=1e-2, seed=0)
+    past = samples.seen_items(data, test=True)
+    scores = baselines.sequence_scores(model, data.train.users, past, N)
+    ranks = scoring.ranks_in(baselines.best_items(scores), np.array(data.test))
+    assert scoring.gains(ranks)["HR@5"].mean() > 0.5
+
+
+def test_configuration_refuses_what_cannot_be():
+    for wrong in ({"bare": 2.0}, {"prompts": -1}, {"width": 30, "heads": 4}):
+        with pytest.raises(ValueError):
+            PODConfig(**wrong)
+    with pytest.raises(TypeError):
+        PODConfig(nothing=1)
+
+
+def test_collate_pads_behind_the_end(vocabulary):
+    asked = [Sample(0, 0, (1, 2), 3), Sample(0, 1, (4,), 5)]
+    batch = collate(asked, [fill(BARE, s, vocabulary) for s in asked], vocabulary)
+    assert batch.length.tolist() == [6, 4] and batch.padding == 2
+    assert not batch.token[1, 4:].any() and not batch.word[1, 4:].any()
+
+
+# -- POD meets PECRS ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pecrs(tiny_backbone, catalogue):
+    config = Config(
+        backbone=tiny_backbone, window=512, context_tokens=64, utterance_tokens=48, lora_rank=2
+    )
+    return PECRS.from_backbone(config).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def contexts(pecrs, dialogues, catalogue):
+    return encode_windows(dialogues, catalogue, pecrs)
+
+
+@pytest.fixture(scope="module")
+def v(pecrs, catalogue):
+    return pecrs.encode_catalogue(pecrs.item_features(catalogue))
+
+
+def test_fields_are_spelled_out_and_items_stay(dialogues, catalogue):
+    for dialogue in dialogues:
+        longer = context_prompt.spelled_out(dialogue, catalogue)
+        for old, new in zip(dialogue.utterances, longer.utterances, strict=True):
+            assert old.items == new.items
+            for mention in old.mentions:
+                if mention.start is not None:
+                    movie = catalogue[catalogue.row[mention.item]]
+                    assert context_prompt.fields_of(movie) in new.text
+
+
+def test_no_vectors_in_front_change_nothing(pecrs, contexts, v):
+    batch = next(context_prompt.batches(contexts, 4))
+    x, hidden = pecrs.read(batch, v, torch.arange(len(v)))
+    with_none = context_prompt.read(pecrs, batch, v, x.new_zeros(0, x.shape[-1]))
+    real = batch.layout.branch >= 0
+    torch.testing.assert_close(with_none[1][real], hidden[real], atol=1e-5, rtol=1e-5)
+    changed = context_prompt.read(pecrs, batch, v, x.new_ones(2, x.shape[-1]))[1]
+    assert not torch.allclose(changed[real], hidden[real], atol=1e-3)
+
+
+def test_distilling_trains_the_vectors_alone(pecrs, contexts, v):
+    before = {name: p.clone() for name, p in pecrs.state_dict().items()}
+    how = {"seed": 0, "size": 4, "learning_rate": 0.1}
+    start = context_prompt.distil(pecrs, contexts, contexts, v, 2, epochs=0, **how)
+    found = context_prompt.distil(pecrs, contexts, contexts, v, 2, epochs=6, **how)
+    assert all(torch.equal(p, before[name]) for name, p in pecrs.state_dict().items())
+
+    def loss(prefix):
+        parts = context_prompt.batches(contexts, 4)
+        return sum(context_prompt.retrieval_nll(pecrs, b, v, prefix).item() for b in parts)
+
+    assert found.shape == (2, pecrs.backbone.dim) and loss(found) < loss(start)
+
+
+def test_ranks_are_those_of_the_distances(pecrs, contexts, v):
+    nothing = v.new_zeros(0, pecrs.backbone.dim)
+    rank, dialogue = context_prompt.ranks(pecrs, contexts, v, nothing, size=3)
+    theirs = rank_windows(pecrs, contexts, v, candidates=1)
+    order = np.lexsort((rank, dialogue))
+    other = np.lexsort((theirs.retrieval_rank, theirs.dialogue))
+    assert dialogue[order].tolist() == theirs.dialogue[other].tolist()
+    assert rank[order].tolist() == theirs.retrieval_rank[other].tolist()
+
+
+# -- the result file ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def record():
+    return pictures.read_record()
+
+
+def test_the_ranking_comes_out_of_the_saved_predictions(record):
+    data, _ = minireel_data()
+    run = next(run for run in record["runs"] if "lists" in run)
+    lists, target = np.array(run["lists"]), np.array(data.test)
+    kept = scoring.ranks_in(lists, target)
+    removed = scoring.ranks_in(scoring.without(lists, samples.seen_items(data, test=True)), target)
+    assert (kept == pictures.ranks_of(run["ids only"]["kept"])).all()
+    assert (removed == pictures.ranks_of(run["ids only"]["removed"])).all()
+
+
+def test_tables_and_figures_are_drawn_from_the_file(record):
+    table = pictures.grid(record)
+    assert (table.groupby("K").tokens.agg(lambda t: t.max() > t.min())).all()
+    assert pictures.grid_figure(table, 3, "ids only").axes
+    assert pictures.leak_table(record).shape == (6, 6)
+    heights = [bar.get_height() for bar in pictures.leak_figure(record).axes[0].patches]
+    rule = [of["rules"]["largest + 1, leaky ids"]["NDCG@10"]["value"]
+            for of in record["leak"].values()]  # fmt: skip
+    assert heights[:3] == rule
+    panel = pictures.grid_widget(record)
+    panel.controls["form"].value = "ids only"
+    assert "ids only" in panel.below.value and not panel.message.value
+    for table in (pictures.minireel_table(record), pictures.movielens_table(record)):
+        assert table["seeds"].loc["POD, K = 3, ids only"].tolist() == [3, 3]
+    for of in (pictures.paired(record), pictures.context_table(record)):
+        assert len(of) >= 2
+    assert pictures.context_difference(record).shape == (1, 3)
+
+
+def test_the_three_sets_are_as_measured(record, shared_data):
+    name = "beauty"
+    amazon = read_amazon(shared_data / "interactions", name)
+    leaky = item_ids.appearance_numbers(amazon.users, len(amazon))
+    found = scoring.gains(leak.rule_ranks(amazon.users, leaky))["NDCG@10"].mean()
+    told = record["leak"][name]["rules"]["largest + 1, leaky ids"]["NDCG@10"]
+    assert found == pytest.approx(told["value"]) and told["n"] == len(amazon.users)
+    assert told["low"] < 0.0443 < told["high"]  # POD's published value on Beauty
