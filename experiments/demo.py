@@ -40,6 +40,12 @@ CONFIG = TINY.with_(
     head_learning_rate=3e-4, alpha=1.0, beta=0.5, gamma=0.5, warmup_epochs=0.1,
     repetition_scale=1.5,  # chosen on held-out dialogues: `experiments.repetition`
 )  # fmt: skip
+WEIGHTS = {  # what the parts of the model are
+    "frozen": "the language model, frozen", "LoRA": "LoRA: small matrices beside the frozen ones",
+    "tokens": "the four special tokens", "items": "items: pooling and head of the film vectors",
+    "f": "f: head of the query", "g": "g: head of the re-rank score",
+    "queries": "queries: pooling of what was said",
+}  # fmt: skip
 SAID = (
     "Hi! I am in the mood for something about robots, science fiction if possible.",
     "I have seen that one and liked it. What else?",
@@ -54,12 +60,16 @@ def main() -> None:
     print("1. MiniReel: real films, simulated dialogues")
     catalogue, splits = load_minireel()
     print(describe(splits["train"], catalogue).table())
+    print("   (a data point is a film that a recommender names, or none: notebook 01)")
 
     print("\n2. The bundled language model, frozen; LoRA, four tokens and heads are trained")
     model = PECRS.from_backbone(CONFIG)
-    print(f"   weights: {model.parameter_table()}; {100 * model.trainable_share:.0f} % are trained")
+    print(f"   {100 * model.trainable_share:.0f} % of its weights are trained:")
+    for part, count in model.parameter_table().items():
+        print(f"      {count:>9,}  {WEIGHTS.get(part, part)}")
 
-    print("\n3. Retrieval warms up: the heads alone, on words and items as they are")
+    print("\n3. Warm start: the retrieval heads alone, on the words and films of the dialogues")
+    print("   (about a minute; it begins again if it is interrupted)")
     cache, warm, losses_file = OUT / "cache", OUT / "warm", OUT / "losses.json"
     losses: dict[str, Any] = {"warm start": [], "steps": []}
     if losses_file.exists():
@@ -106,11 +116,13 @@ def main() -> None:
         predictions.append(predictions_of(ranked, test, catalogue, name))
     table = recall_table(predictions)
     print(table.round(1).to_string(index=False))
-    print(f"   perplexity of the true responses: {text_metrics(ranked)['perplexity']:.2f}")
+    print(
+        f"   perplexity of the true responses, as shipped: {text_metrics(ranked)['perplexity']:.2f}"
+    )
     (OUT / "results.json").write_text(json.dumps(as_records(table), indent=1) + "\n")
     save(recall_figure(as_records(table)), OUT / "recall.png")
 
-    print("\n6. A conversation")
+    print("\n6. A conversation with the model as shipped")
     said: list[Utterance] = []
     for text in SAID:
         said.append(Utterance("seeker", text))
