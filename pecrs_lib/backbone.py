@@ -90,6 +90,8 @@ class Backbone(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            if Path(name).is_absolute() and not Path(name).exists():
+                reason = "no such folder"
             raise BackboneError(
                 f"cannot load the language model {name!r}: {reason} "
                 "(give a folder with config.json, weights and tokenizer, or a hub name)"

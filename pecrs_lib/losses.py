@@ -64,7 +64,7 @@ def rerank_loss(r: Tensor, data_points: int) -> Tensor:
     """Eq 5: cross-entropy of the scores (P, 1 + M) with the recommended item in column 0.
 
     The paper shuffles r and Y jointly, against a bias of position; candidates here have no
-    position and cannot see each other, so shuffling changes nothing (there is a test).
+    position and cannot see each other, so shuffling changes nothing (tests/test_packing.py).
 
     Args:
         r: (P, 1 + M) scores of the points that recommend.

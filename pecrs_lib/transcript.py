@@ -111,6 +111,8 @@ def near_misses(text: str, catalogue: Catalogue, k: int = 3) -> dict[str, list[M
             continue
         sure = (start, end) in marked
         words = normalise(_YEAR.sub("", text[start:end]))
+        if not any(map(str.isalnum, words)):  # the place of a known film, in quotation marks
+            continue
         least = 60.0 if sure else 80.0
         similar = process.extract(words, keys, scorer=fuzz.ratio, score_cutoff=least, limit=k)
         if similar or sure:

@@ -48,6 +48,7 @@ def chat(trained):
         ("Something like The Shinning (1980), please", {"The Shinning (1980)": ["The Shining"]}),
         ("I like Tom Hanks and Denzel Washington", {}),
         ("nothing here", {}),
+        ('I loved "Inception" and "Up"', {}),
         ("", {}),
     ],
 )

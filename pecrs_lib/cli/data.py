@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pecrs_lib.cli.options import CatalogueOption, FormatOption, JsonOption, SeedOption
-from pecrs_lib.cli.terminal import advice, columns, show, show_json, stop, watched
+from pecrs_lib.cli.terminal import advice, columns, say, show, show_json, stop, watched
 
 app = typer.Typer(
     help="Get, check, count, split and convert corpora.",
@@ -138,6 +138,8 @@ def describe(
         show_json({"format": format, "files": [str(f) for f in files]} | counts.to_json())
     else:
         show(counts.table())
+    if not counts.points_with:
+        say("no recommender mentions an item: there is nothing to train a recommendation on")
 
 
 @app.command()

@@ -191,6 +191,9 @@ def _print(facts: dict[str, int], rows: list[dict[str, Any]], texts: dict[str, A
         f"{facts['n_items']:,} items in the catalogue; it lacks the target of "
         f"{facts['n_outside_catalogue']:,} points"
     )
+    if facts["n_items"] < 10 * CUTS[-1]:
+        share = min(100, 100 * CUTS[-1] / facts["n_items"])
+        show(f"few items: a random order has {share:.0f} % of them among its first {CUTS[-1]}")
     names = ["system", "targets", "n", *(f"R@{k} [95 %]" for k in CUTS), "Unique"]
     cells = [
         [

@@ -52,12 +52,19 @@ def train(
     ] = None,
     valid_share: Annotated[float, typer.Option(help="How large a share.")] = 0.1,
     preset: Annotated[
-        Preset, typer.Option(help="tiny: for a laptop; the paper's: section 4.1.")
+        Preset,
+        typer.Option(
+            help="tiny: for a small language model on a laptop, not the paper's recipe (warm "
+            "start, queries that pool words); paper-small, paper-medium: section 4.1."
+        ),
     ] = Preset.tiny,
     backbone: Annotated[
         str | None, typer.Option(help="The language model: a folder or a hub name.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training dialogues.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the training dialogues; the warm start is apart."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Dialogues of a step.")] = None,
     negatives: Annotated[
         str | None,
@@ -208,6 +215,8 @@ def _fit(run: Trainer) -> None:
     """`Trainer.fit`, with a line per epoch."""
     if run.processes.count > 1:  # how launchers and clusters end what still runs
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if run.config.warm_start and run.fresh and not run.progress.warm_start:
+        say(f"warm start: {run.config.warm_start} epochs of the retrieval heads alone")
     try:
         for row in run.epochs():
             losses = ", ".join(f"{name} {row[name]:.3f}" for name in ("recall", "rerank", "gen"))

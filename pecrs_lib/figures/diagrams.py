@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 from pecrs_lib.figures import Picture, axes_of
 
 STEPS = (
-    ("dialogue", "items, words"), ("one LM pass", "trunk + branches"), ("retrieve", "Eq 3, 4"),
-    ("re-rank", "Eq 5"), ("reply", "Eq 6, 7"),
+    ("dialogue", "items, words"), ("one LM pass", "the whole dialogue"),
+    ("retrieve", "the nearest films"),
+    ("re-rank", "films in context"), ("reply", "a film in a sentence"),
 )  # fmt: skip
 KINDS = {  # of the tokens of a trunk
     "word": "#f2f2f2", "speaker": "#d0d0d0", "marker": "#9ecae1", "item": "#e6a04b",

@@ -66,7 +66,9 @@ def explorer_figure(
     cells = [run["recall"][str(column)][f"R@{k}"] for run in same]
     value = np.array([c["value"] for c in cells])
     spread = np.array([[c["value"] - c["low"], c["high"] - c["value"]] for c in cells]).T.clip(0)
-    left.errorbar(names, value, yerr=spread, fmt="o-", color="0.35", capsize=3, label="grid")
+    left.errorbar(
+        names, value, yerr=spread, fmt="o-", color="0.35", capsize=3, label="95 % interval"
+    )
     for number, (other, found) in enumerate(live):
         c = found[f"R@{k}"]
         left.errorbar(
