@@ -17,8 +17,8 @@ def check(answer: Any, right: Any, hint: str = "Look again.") -> str:
     Args:
         answer: the reader's; ``...`` while there is none. A function may be asked for: then
             `right` tests it.
-        right: the value (numbers within 1 %, also of NumPy and of tensors; a list may stand for a
-            tuple), or a function that tells whether an answer is right.
+        right: the value (whole numbers exactly, others within 1 %, also of NumPy and of tensors; a
+            list may stand for a tuple), or a function that tells whether an answer is right.
         hint: for a wrong answer.
     """
     if answer is ...:
@@ -33,8 +33,10 @@ def check(answer: Any, right: Any, hint: str = "Look again.") -> str:
 def _equal(answer: Any, right: Any) -> bool:
     answer, right = _plain(answer), _plain(right)
     kinds = {type(answer), type(right)}
-    if kinds <= {int, float}:
+    if float in kinds and kinds <= {int, float}:
         return math.isclose(answer, right, rel_tol=0.01, abs_tol=1e-9)
+    if bool in kinds and len(kinds) > 1:  # yes is no number
+        return False
     if kinds == {tuple}:
         return len(answer) == len(right) and all(map(_equal, answer, right))
     return bool(answer == right)
