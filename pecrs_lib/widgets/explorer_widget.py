@@ -94,15 +94,16 @@ def explorer_figure(
         for r in rows if tasks == share_over_tasks else ():
             middle.annotate(
                 f"{r['peak_gib']:.1f} GiB", (str(r["negatives"]), r["seconds"]), fontsize=7,
-                xytext=(0, 5), textcoords="offset points", ha="center",
+                xytext=(0, -14), textcoords="offset points", ha="center",
             )  # fmt: skip
-    middle.set(xlabel="M_train (negatives)", ylabel="seconds a step, one core",
-               title="cost of the whole model")  # fmt: skip
+    middle.set(xlabel="M_train (negatives)", ylabel="seconds a step, one core", ylim=(0, None),
+               title="cost of the whole model (memory beside it)")  # fmt: skip
+    middle.margins(x=0.15)
     middle.legend(fontsize=8)
 
     table = [[run["recall"][str(c)][f"R@{k}"]["value"] for c in grid["candidates"]] for run in same]
     sns.heatmap(
-        np.array(table), annot=True, fmt=".0f", cmap="Greys", cbar=False, ax=right,
+        np.array(table), annot=True, fmt=".0f", cmap="Greys", cbar=False, ax=right, vmin=0, vmax=130,
         xticklabels=grid["candidates"], yticklabels=names,
     )  # fmt: skip
     right.grid(visible=False)
