@@ -103,8 +103,8 @@ def explorer_figure(
 
     table = [[run["recall"][str(c)][f"R@{k}"]["value"] for c in grid["candidates"]] for run in same]
     sns.heatmap(
-        np.array(table), annot=True, fmt=".0f", cmap="Greys", cbar=False, ax=right, vmin=0, vmax=130,
-        xticklabels=grid["candidates"], yticklabels=names,
+        np.array(table), annot=True, fmt=".0f", cmap="Greys", cbar=False, ax=right,
+        vmin=0, vmax=130, xticklabels=grid["candidates"], yticklabels=names,
     )  # fmt: skip
     right.grid(visible=False)
     right.set(xlabel="M_inference (re-ranked)", ylabel="M_train", title=f"Recall@{k} (%)")
