@@ -69,7 +69,9 @@ test-newest: ## tests of the core with the newest versions that pyproject.toml a
 	$(PYTHON) -m venv $(VENV)-newest
 	$(VENV)-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable ".[dev]" $(HOLD)
 	$(VENV)-newest/bin/pip list --outdated
-	OMP_NUM_THREADS=1 $(VENV)-newest/bin/python -m pytest $(CORE) -W ignore::DeprecationWarning -W ignore::FutureWarning
+	OMP_NUM_THREADS=1 $(VENV)-newest/bin/python -m pytest $(CORE) -n auto --maxprocesses 4 \
+		-W ignore::DeprecationWarning -W ignore::FutureWarning --junitxml=runs/newest.xml
+	$(VENV)-newest/bin/python -m experiments.reliability --newest runs/newest.xml
 
 audit: $(READY) ## known vulnerabilities of what is installed (needs the network)
 	$(PYTHON) -m venv $(VENV)-audit

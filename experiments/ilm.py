@@ -1,13 +1,15 @@
-"""The Item-Language Model measured: alignment, ranking, conversation, and what it gives to PECRS.
+"""The Item-Language Model measured: alignment, ranking and conversation.
 
-    python -m experiments.ilm run [--only NAME …]       # MiniReel, every variant and seed
-    python -m experiments.ilm movielens --data FOLDER   # stage 1 and baselines on MovieLens-100K
-    python -m experiments.ilm pecrs                     # PECRS with aligned tokens on MiniReel
-    python -m experiments.ilm collect [--ship]          # data/results/ilm.json
+    python -m experiments.ilm run [--only NAME …]     # MiniReel, every variant and seed
+    python -m experiments.ilm movielens --data FOLDER # the main variants on MovieLens-100K
+    python -m experiments.ilm amazon --data FOLDER    # stage 1 and baselines on three Amazon sets
+    python -m experiments.ilm collect [--ship]        # data/results/ilm.json
 
 Every run leaves a file in `runs/ilm/` and is not done again. Seeds differ in weights, batches,
 held-out items and users; within a seed all variants have the same items, users and number of
-steps. `--ship` copies the model of seed 0 to `data/checkpoints/ilm/`.
+steps. Settings were chosen on seed 0, which is not reported. `--data` is a folder that
+`read_movielens` or `read_amazon` reads. `--ship` copies the first model to `data/checkpoints/ilm/`.
+What item tokens give to PECRS: `experiments.ilm_pecrs`.
 """
 
 from __future__ import annotations
@@ -26,13 +28,12 @@ import numpy as np
 import torch
 
 from experiments.inspired import ROOT
-from pecrs_lib.calibration import calibrate
-from pecrs_lib.config import TINY
 from pecrs_lib.data import load_minireel
 from pecrs_lib.data.interactions import (
     Interactions,
     LeaveOneOut,
     leave_one_out,
+    read_amazon,
     read_minireel_interactions,
     read_movielens,
 )
@@ -44,32 +45,21 @@ from pecrs_lib.ilm.alignment import (
     retrieval_ranks,
     written_nll,
 )
-from pecrs_lib.ilm.bridge import ItemsWithTokens, retrieval_places
-from pecrs_lib.ilm.cf import cf_vectors, popularity, shuffled, user_vectors
+from pecrs_lib.ilm.cf import cf_vectors, shuffled, user_vectors
 from pecrs_lib.ilm.config import ILMConfig
-from pecrs_lib.ilm.evaluation import (
-    answers,
-    first_k,
-    hit_rate,
-    log_perplexity,
-    ndcg,
-    places,
-    semantic_consistency,
-)
+from pecrs_lib.ilm.evaluation import answers, log_perplexity, semantic_consistency
 from pecrs_lib.ilm.language import ILM, fingerprint, load_backbone, teach
 from pecrs_lib.ilm.qformer import MLP, QFormer
 from pecrs_lib.ilm.tasks import KINDS, Material, early, names_of
 from pecrs_lib.ilm.titles import Titles, recommend_next
 from pecrs_lib.metrics import bootstrap_means
-from pecrs_lib.model import PECRS
-from pecrs_lib.protocol import encode_windows
+from pecrs_lib.next_item import best_items, gains, popularity, ranks_in
 from pecrs_lib.reproduction.runs import machine, rounded, write_run
-from pecrs_lib.warmstart import warm_start
 
 RUNS = ROOT / "runs" / "ilm"
 RESULT = ROOT / "data" / "results" / "ilm.json"
 SHIPPED = ROOT / "data" / "checkpoints" / "ilm"
-SEEDS = (0, 1, 2)
+SEEDS = (1, 2, 3)
 MAIN = "ILM"
 VARIANTS: dict[str, dict[str, Any]] = {
     MAIN: {},
@@ -80,10 +70,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "K = 1": {"queries": 1},
     "K = 8": {"queries": 8},
 }
-FIRST_STAGE = ("without item-item loss", "K = 1", "K = 8")  # measured after stage 1 alone
+BOTH_STAGES = tuple(VARIANTS)[:4]  # of MovieLens-100K
+MORE: dict[str, dict[str, Any]] = {  # there is more to learn from than MiniReel's 600 films
+    "minireel": {}, "movielens": {"align_steps": 900}, "amazon": {"align_steps": 900},
+}  # fmt: skip
+AMAZON = ("beauty", "toys", "sports")
 HELD_OUT = 0.2  # of the items that somebody took
-USERS = 24  # a seed, for HR@k
-TASKS = 12  # of each kind, for log perplexity
+USERS = 107  # a seed, for HR@k
+TASKS = 24  # of each kind, for log perplexity
 SAID = 8  # of them answered, for semantic consistency
 K = 10
 
@@ -113,12 +107,25 @@ def stage_one(
     return former, cf, seen, found
 
 
-def one_run(variant: str, seed: int) -> dict[str, Any]:
-    """Both stages of one variant on MiniReel, and everything measured of it."""
-    config = replace(ILMConfig(), seed=seed, **VARIANTS[variant])
+@cache
+def source(data: str, folder: Path | None) -> tuple[Interactions, tuple[tuple[str, ...], ...]]:
+    """Interactions of a data set, and the genres of its films."""
+    if data == "minireel":
+        genres = tuple(movie.genres for movie in load_minireel()[0])
+        return read_minireel_interactions().at_least(3), genres
+    assert folder is not None
+    if data in AMAZON:
+        return read_amazon(folder, data).at_least(3), ()
+    films = read_movielens(folder).at_least(3)
+    named = zip(films.titles, films.texts, strict=True)
+    return films, tuple(tuple(text[len(t) + 2 : -1].split(", ")) for t, text in named)
+
+
+def one_run(variant: str, seed: int, data: str, folder: Path | None = None) -> dict[str, Any]:
+    """Both stages of one variant, and everything measured of it."""
+    config = replace(ILMConfig(), seed=seed, **{**MORE[data], **VARIANTS[variant]})
     record, clock = started(config) | {"variant": variant, "seed": seed}, time.perf_counter()
-    catalogue, _ = load_minireel()
-    whole = read_minireel_interactions().at_least(3)
+    whole, genres = source(data, folder)
     split = leave_one_out(whole)
     lm, tokenizer = load_backbone(config.backbone)
     before = fingerprint(lm)
@@ -126,17 +133,14 @@ def one_run(variant: str, seed: int) -> dict[str, Any]:
     encoder, cf, seen, alignment = stage_one(config, whole, split, lm, tokenizer)
     if config.align_steps:
         record["alignment"] = alignment
-    if variant in FIRST_STAGE:
-        return record | {"seconds": round(time.perf_counter() - clock)}
     if variant.startswith("MLP"):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             encoder = MLP(config)
     model = ILM(config, encoder, lm, tokenizer)
     material = Material(
-        split.train, names_of(whole.titles), tuple(movie.genres for movie in catalogue),
-        tuple(seen.tolist()), config.history,
-    )  # fmt: skip
+        split.train, names_of(whole.titles), genres, tuple(seen.tolist()), config.history
+    )
     table = torch.cat([cf, user_vectors(cf, [early(taken) for taken in split.train.users])])
     names = material.spoken() if variant == "text-only LM" else None
     loss = teach(model, material, table, names)
@@ -146,10 +150,9 @@ def one_run(variant: str, seed: int) -> dict[str, Any]:
     users = np.random.default_rng(0).permutation(len(whole.users))[seed * USERS :][:USERS]
     histories = [whole.users[u][:-1] for u in users]
     lists = recommend_next(model, table, Titles(material.names, tokenizer), histories, K, names)
-    found = places(lists, [split.test[u] for u in users])
-    record |= {"users": users.tolist(), "places": [int(p) if p <= K else 0 for p in found]}
+    record |= {"users": users.tolist(), "places": places(lists, [split.test[u] for u in users])}
 
-    chosen = np.setdiff1d(np.flatnonzero(popularity(split.train)), seen.numpy())
+    chosen = np.setdiff1d(np.flatnonzero(popularity(split.train.users, len(whole))), seen.numpy())
     asked = replace(material, train=whole, described=tuple(chosen.tolist()), last=True)
     record["tasks"] = {}
     for number, (kind, draw) in enumerate(KINDS.items()):
@@ -164,72 +167,45 @@ def one_run(variant: str, seed: int) -> dict[str, Any]:
         }
     record["language model unchanged"] = fingerprint(lm) == before
     record["seconds"] = round(time.perf_counter() - clock)
-    if variant == MAIN:
+    if (variant, data) == (MAIN, "minireel"):
         model.save(RUNS / f"model-{seed}")
     return record
 
 
+def places(lists: np.ndarray, targets: Sequence[int]) -> list[int]:
+    """Where in the lists the targets are, from 1; 0 if not."""
+    found = ranks_in(lists, np.asarray(targets))
+    return np.where(np.isfinite(found), found, 0).astype(int).tolist()
+
+
 def baselines(split: LeaveOneOut, whole: Interactions, dim: int) -> dict[str, list[int]]:
-    """Places of all users' last items, 0 beyond K: what knows no language."""
-    histories = [taken[:-1] for taken in whole.users]
+    """Places of all users' last items: what knows no language."""
     cf = cf_vectors(split.train, dim)
-    counts = np.tile(popularity(split.train), (len(histories), 1))
-    scores = {
-        "popularity": counts,
-        "CF nearest neighbour": (user_vectors(cf, histories) @ cf.T).numpy(),
-    }
-    lists = {name: first_k(score, histories, K) for name, score in scores.items()}
-    found = {name: places(each, split.test) for name, each in lists.items()}
-    return {name: [int(p) if p <= K else 0 for p in each] for name, each in found.items()}
+    counts = popularity(split.train.users, len(whole))
+    parts: dict[str, list[int]] = {"popularity": [], "CF nearest neighbour": []}
+    for at in range(0, len(whole.users), 1000):
+        histories = [taken[:-1] for taken in whole.users[at : at + 1000]]
+        scores = {
+            "popularity": np.tile(counts, (len(histories), 1)),
+            "CF nearest neighbour": (user_vectors(cf, histories) @ cf.T).numpy(),
+        }
+        for name, score in scores.items():
+            for row, seen in zip(score, histories, strict=True):
+                row[list(seen)] = -np.inf
+            parts[name] += places(best_items(score, K), split.test[at : at + 1000])
+    return parts
 
 
-def movielens(folder: Path, seed: int) -> dict[str, Any]:
-    """Stage 1 on MovieLens-100K, and the baselines there."""
-    config = replace(ILMConfig(), seed=seed)
-    whole = read_movielens(folder / "interactions" / "ml-100k")
+def stage_one_alone(name: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Stage 1 on a data set whose items have a phrase and no genres."""
+    config = replace(ILMConfig(), seed=seed, **MORE["amazon"])
+    whole, _ = source(name, folder)
     split = leave_one_out(whole)
     *_, found = stage_one(config, whole, split, *load_backbone(config.backbone))
     record = started(config) | {"seed": seed, "alignment": found}
-    return record | {"baselines": baselines(split, whole, config.cf_dim)} if seed == 0 else record
-
-
-TOKENS = ("text alone", "aligned tokens")
-
-
-@cache
-def dialogues_of_minireel() -> tuple[Any, ...]:
-    """Catalogue, item features, and windows of training and test dialogues; no seed in them."""
-    catalogue, splits = load_minireel()
-    model = PECRS.from_backbone(TINY)
-    windows = (encode_windows(splits[name], catalogue, model) for name in ("train", "test"))
-    return catalogue, model.item_features(catalogue), *windows
-
-
-def pecrs(tokens: str, seed: int, epochs: int = 2) -> dict[str, Any]:
-    """Retrieval heads of PECRS, trained alike, with something beside the item texts."""
-    catalogue, features, windows, test = dialogues_of_minireel()
-    model = PECRS.from_backbone(TINY.with_(seed=seed, warm_start=epochs))
-    train = read_minireel_interactions()
-    config = replace(ILMConfig(), seed=seed)
-    cf = cf_vectors(train, config.cf_dim)
-    if tokens == "aligned tokens":
-        lm, tokenizer = load_backbone(config.backbone)
-        texts = Texts.of(train.texts, tokenizer, config.text_tokens)
-        former = new_qformer(config, texts, lm.get_input_embeddings().weight)
-        warm = torch.from_numpy(np.flatnonzero(popularity(train)))
-        align(former, cf, texts, train, warm, config)
-        with torch.no_grad():
-            outputs = former.encode(cf).flatten(1)
-        model.items = ItemsWithTokens(model.items, outputs)
-    calibrate(model, windows, features)
-    loss = warm_start(model, windows, features, catalogue, epochs=epochs, read_lm=False)
-    model.eval()
-    place, row, dialogue = retrieval_places(model, test, model.encode_catalogue(features))
-    cold = popularity(train)[row] == 0
-    return machine() | {
-        "tokens": tokens, "seed": seed, "epochs": epochs, "loss": rounded(loss, 3),
-        "place": place.tolist(), "dialogue": dialogue.tolist(), "cold": cold.astype(int).tolist(),
-    }  # fmt: skip
+    if seed == SEEDS[0]:
+        record["baselines"] = baselines(split, whole, config.cf_dim)
+    return record
 
 
 def cell(values: Sequence[float], groups: Sequence[int]) -> dict[str, Any]:
@@ -242,69 +218,68 @@ def cell(values: Sequence[float], groups: Sequence[int]) -> dict[str, Any]:
 
 
 def of_places(place: Sequence[int], users: Sequence[int]) -> dict[str, Any]:
-    at = np.array([p or np.inf for p in place])
-    measures = {
-        f"{name}@{k}": 100 * f(at, k)
-        for name, f in (("HR", hit_rate), ("NDCG", ndcg))
-        for k in (5, K)
-    }
-    return {name: cell(values.tolist(), users) for name, values in measures.items()}
+    found = gains(np.array([p or np.inf for p in place]), (5, K))
+    return {name: cell((100 * values).tolist(), users) for name, values in found.items()}
 
 
 def done(prefix: str) -> list[dict[str, Any]]:
-    found = [
+    return [
         json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(RUNS.glob(f"{prefix}-*.json"))
     ]
-    return found
 
 
-def collect() -> dict[str, Any]:
-    """All runs that are there, as tables with intervals."""
-    runs = done("run")
-    record: dict[str, Any] = machine() | {
-        "data": "MiniReel, train seekers", "seeds": list(SEEDS), "config": runs[0]["config"],
-        "variants": {r["variant"]: VARIANTS[r["variant"]] for r in runs}, "held_out": HELD_OUT,
-        "commit": runs[0]["commit"],
-    }  # fmt: skip
-    whole = read_minireel_interactions().at_least(3)
+def of_runs(runs: list[dict[str, Any]], whole: Interactions) -> dict[str, Any]:
+    """Tables of one data set's runs of both stages."""
+    found: dict[str, Any] = {"config": runs[0]["config"], "ranking": {}, "users": len(whole.users)}
     known = baselines(leave_one_out(whole), whole, runs[0]["config"]["cf_dim"])
     asked = [u for seed in SEEDS for u in next(r for r in runs if r["seed"] == seed)["users"]]
-    record["ranking"] = {
+    found["ranking"] = {
         name: of_places([place[u] for u in asked], asked) for name, place in known.items()
     } | {f"{name}, all users": of_places(p, range(len(p))) for name, p in known.items()}
-    record["alignment"], record["tasks"], record["paired"] = {}, {}, {}
+    found["alignment"], found["tasks"], found["paired"] = {}, {}, {}
+    main = [r for r in runs if r["variant"] == MAIN]
     for variant in VARIANTS:
         mine = [r for r in runs if r["variant"] == variant]
         if not mine:
             continue
         if "alignment" in mine[0]:
-            record["alignment"][variant] = of_alignment([r["alignment"] for r in mine])
-        if variant in FIRST_STAGE:
-            continue
+            found["alignment"][variant] = of_alignment([r["alignment"] for r in mine])
         users = [u for r in mine for u in r["users"]]
-        record["ranking"][variant] = of_places([p for r in mine for p in r["places"]], users)
-        record["tasks"][variant] = {kind: of_task(kind, mine) for kind in KINDS}
+        found["ranking"][variant] = of_places([p for r in mine for p in r["places"]], users)
+        found["tasks"][variant] = {kind: of_task(kind, mine) for kind in KINDS}
         if variant != MAIN:
-            main = [r for r in runs if r["variant"] == MAIN]
-            record["paired"][variant] = against_main(mine, main)
-    record["language model unchanged"] = all(
-        r["language model unchanged"] for r in runs if r["variant"] not in FIRST_STAGE
-    )
+            found["paired"][variant] = against_main(mine, main)
+    found["language model unchanged"] = all(r["language model unchanged"] for r in runs)
+    return found
+
+
+def collect(folder: Path | None) -> dict[str, Any]:
+    """All runs that are there, as tables with intervals."""
+    runs = done("minireel")
+    record: dict[str, Any] = machine() | {
+        "data": "MiniReel, train seekers", "seeds": list(SEEDS), "variants": VARIANTS,
+        "held_out": HELD_OUT, "commit": runs[0]["commit"],
+    }  # fmt: skip
+    record |= of_runs(runs, source("minireel", None)[0])
     first = next(r for r in runs if r["variant"] == MAIN)["alignment"]["history"]
     names = list(dict.fromkeys(name for step in first for name in step))
     record["history"] = {n: rounded([step[n] for step in first if n in step], 3) for n in names}
-    record["seconds"] = {
-        v: [r["seconds"] for r in runs if r["variant"] == v] for v in record["variants"]
-    }
-    if real := done("movielens"):
-        known = real[0]["baselines"]
-        record["movielens"] = {
-            "alignment": of_alignment([r["alignment"] for r in real]),
-            "ranking": {name: of_places(p, range(len(p))) for name, p in known.items()},
-        }
-    if met := done("pecrs"):
-        record["pecrs"] = of_pecrs(met)
+    record["seconds"] = {v: [r["seconds"] for r in runs if r["variant"] == v] for v in VARIANTS}
+    old = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    if (real := done("movielens")) and folder:
+        record["movielens"] = of_runs(real, source("movielens", folder)[0])
+    elif "movielens" in old:
+        record["movielens"] = old["movielens"]
+    record["amazon"] = old.get("amazon", {})
+    for name in AMAZON:
+        if phrases := done(name):
+            known = next(r for r in phrases if "baselines" in r)["baselines"]
+            record["amazon"][name] = {
+                "config": phrases[0]["config"],
+                "alignment": of_alignment([r["alignment"] for r in phrases]),
+                "ranking": {rule: of_places(p, range(len(p))) for rule, p in known.items()},
+            }
     return record
 
 
@@ -352,30 +327,6 @@ def against_main(mine: list[dict[str, Any]], main: list[dict[str, Any]]) -> dict
     return found
 
 
-def of_pecrs(met: list[dict[str, Any]]) -> dict[str, Any]:
-    """Recall of retrieval alone on MiniReel's test dialogues, warm and cold films apart."""
-    rows: dict[str, Any] = {"epochs": met[0]["epochs"], "rows": {}, "paired": {}}
-    masks = {"all": (0, 1), "warm": (0,), "cold": (1,)}
-    for films, wanted in masks.items():
-        hit: dict[str, dict[str, np.ndarray]] = {}
-        groups: list[int] = []
-        for tokens in dict.fromkeys(r["tokens"] for r in met):
-            mine = sorted((r for r in met if r["tokens"] == tokens), key=lambda r: r["seed"])
-            keep = np.concatenate([np.isin(r["cold"], wanted) for r in mine])
-            place = np.concatenate([r["place"] for r in mine])[keep]
-            groups = np.concatenate([r["dialogue"] for r in mine])[keep].tolist()
-            hit[tokens] = {f"R@{k}": 100.0 * (place <= k) for k in (1, 10, 50)}
-            rows["rows"].setdefault(tokens, {})[films] = {
-                name: cell(values.tolist(), groups) for name, values in hit[tokens].items()
-            }
-        for tokens in list(hit)[1:]:
-            rows["paired"].setdefault(tokens, {})[films] = {
-                name: cell((hit[tokens][name] - hit[TOKENS[0]][name]).tolist(), groups)
-                for name in hit[tokens]
-            }
-    return rows
-
-
 def once(name: str, make: Any) -> None:
     """Make a run's file, unless it is there."""
     path = RUNS / f"{name}.json"
@@ -388,26 +339,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=("run", "movielens", "pecrs", "collect"))
+    parser.add_argument("what", choices=("run", "movielens", "amazon", "collect"))
     parser.add_argument("--only", nargs="*", help="variants")
-    parser.add_argument("--data", type=Path, help="folder with interactions/ml-100k")
+    parser.add_argument("--data", type=Path, help="folder of MovieLens-100K or of the Amazon files")
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
+    if args.what in ("movielens", "amazon") and not args.data:
+        parser.error(f"{args.what} needs --data")
     for seed in SEEDS:
-        if args.what == "run":
-            for number, variant in enumerate(VARIANTS):
-                if variant in (args.only or VARIANTS):
-                    once(f"run-{number}-{seed}", lambda v=variant, s=seed: one_run(v, s))
-        elif args.what == "movielens":
-            once(f"movielens-{seed}", lambda s=seed: movielens(args.data, s))
-        elif args.what == "pecrs":
-            for number, tokens in enumerate(TOKENS):
-                once(f"pecrs-{number}-{seed}", lambda t=tokens, s=seed: pecrs(t, s))
+        if args.what == "amazon":
+            for name in AMAZON:
+                once(f"{name}-{seed}", lambda n=name, s=seed: stage_one_alone(n, s, args.data))
+        elif args.what != "collect":
+            data, known = ("minireel", tuple(VARIANTS)) if args.what == "run" else (
+                "movielens", BOTH_STAGES,
+            )  # fmt: skip
+            for number, variant in enumerate(known):
+                if variant in (args.only or known):
+                    once(
+                        f"{data}-{number}-{seed}",
+                        lambda v=variant, s=seed, d=data: one_run(v, s, d, args.data),
+                    )
     if args.what == "collect":
-        write_run(collect(), RESULT)
+        write_run(collect(args.data), RESULT)
         if args.ship:
             shutil.rmtree(SHIPPED, ignore_errors=True)
-            shutil.copytree(RUNS / "model-0", SHIPPED)
+            shutil.copytree(RUNS / f"model-{SEEDS[0]}", SHIPPED)
 
 
 if __name__ == "__main__":

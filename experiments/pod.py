@@ -27,11 +27,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from pecrs_lib import next_item
 from pecrs_lib.data import bundled, load_minireel
 from pecrs_lib.data.interactions import LeaveOneOut, leave_one_out, read_amazon, read_movielens
 from pecrs_lib.metrics import rouge
 from pecrs_lib.model import PECRS
-from pecrs_lib.pod import baselines, context_prompt, item_ids, leak, samples, scoring
+from pecrs_lib.pod import context_prompt, item_ids, leak, samples
 from pecrs_lib.pod.batches import Batch, alternated, mixed
 from pecrs_lib.pod.config import PODConfig
 from pecrs_lib.pod.explanations import Sentences, minireel_data, words_of
@@ -103,8 +104,8 @@ def measure_leak(folder: Path) -> None:
         }  # fmt: skip
         rules = {
             way: {
-                metric: scoring.with_interval(values)
-                for metric, values in scoring.gains(
+                metric: next_item.with_interval(values)
+                for metric, values in next_item.gains(
                     leak.rule_ranks(amazon.users, numbers, last=last)
                 ).items()
             }
@@ -169,8 +170,8 @@ def measure_baselines(seeds: Sequence[int]) -> None:
     data, sentences = minireel_data()
     n, users = len(data.train), data.train.users
     past = samples.seen_items(data, test=True)
-    popular = np.tile(baselines.popularity_scores(users, n), (len(users), 1))
-    followed = baselines.last_item_scores(users, past, n)
+    popular = np.tile(next_item.popularity(users, n), (len(users), 1))
+    followed = next_item.last_item_scores(users, past, n)
     scores = {"popularity": [popular], "last item": [followed], "SASRec": []}
     warnings.simplefilter("ignore")
     for seed in tqdm(seeds):
@@ -179,14 +180,14 @@ def measure_baselines(seeds: Sequence[int]) -> None:
                 embedding_dim=64, n_epochs=15, batch_size=128, max_len=20, n_sample=128,
                 learning_rate=3e-3, seed=seed,
             )  # fmt: skip
-            scores["SASRec"].append(baselines.sequence_scores(model, users, past, n))
+            scores["SASRec"].append(next_item.sequence_scores(model, users, past, n))
     target = np.array(data.test)
     rows = []
     for name, runs in scores.items():
         for seed, found in enumerate(runs):
-            lists = baselines.best_items(found)
-            of = {"kept": lists, "removed": scoring.without(lists, past)}
-            ranks = {how: plain(scoring.ranks_in(x, target)) for how, x in of.items()}
+            lists = next_item.best_items(found)
+            of = {"kept": lists, "removed": next_item.without(lists, past)}
+            ranks = {how: plain(next_item.ranks_in(x, target)) for how, x in of.items()}
             rows.append({"system": name, "seed": seed, **ranks})
     save("baselines", {"rows": rows, "users": len(users), "items": n})
     by_item = {s.items[0]: str(s.answer) for s in sentences.train}
@@ -231,8 +232,8 @@ def sequential(
     return {
         "tokens": model.config.prompts + batch.length.float().mean().item(),
         "seconds": seconds / len(asked),
-        "kept": plain(scoring.ranks_in(lists, target)),
-        "removed": plain(scoring.ranks_in(scoring.without(lists, past), target)),
+        "kept": plain(next_item.ranks_in(lists, target)),
+        "removed": plain(next_item.ranks_in(next_item.without(lists, past), target)),
         "lists": lists,
     }
 
@@ -279,11 +280,11 @@ def run_one(
     free = ranked(model, asked[0][:FREE], vocabulary, BARE)
     found["free"] = {
         "users": FREE, "real ids": float((free >= 0).mean()),
-        "kept": plain(scoring.ranks_in(free, np.array(data.test[:FREE]))),
+        "kept": plain(next_item.ranks_in(free, np.array(data.test[:FREE]))),
     }  # fmt: skip
     parts = in_parts(asked[1][:CHOSEN], 107)
     lists = np.concatenate([chosen(model, part, vocabulary) for part in parts])
-    found["top-n"] = plain(scoring.ranks_in(lists, np.array(data.test[:CHOSEN])))
+    found["top-n"] = plain(next_item.ranks_in(lists, np.array(data.test[:CHOSEN])))
     explain = sentences.test[:SENTENCES]
     for form, template in {"ids only": BARE, "template": TEMPLATES["explanation"][0]}.items():
         written = [
@@ -335,16 +336,16 @@ def train_movielens(folder: Path, seeds: Sequence[int]) -> None:
     n, users = len(data.train), data.train.users
     past, target = samples.seen_items(data, test=True), np.array(data.test)
     record = load().get("movielens", {"runs": []}) | {"users": len(users), "items": n}
-    popular = np.tile(baselines.popularity_scores(users, n), (len(users), 1))
-    scores = {"popularity": popular, "last item": baselines.last_item_scores(users, past, n)}
+    popular = np.tile(next_item.popularity(users, n), (len(users), 1))
+    scores = {"popularity": popular, "last item": next_item.last_item_scores(users, past, n)}
     longest = max(map(len, past)) + 10
     record["baselines"] = {
         name: {
-            "kept": plain(scoring.ranks_in(lists[:, :50], target)),
-            "removed": plain(scoring.ranks_in(scoring.without(lists, past)[:, :50], target)),
+            "kept": plain(next_item.ranks_in(lists[:, :50], target)),
+            "removed": plain(next_item.ranks_in(next_item.without(lists, past)[:, :50], target)),
         }
         for name, of in scores.items()
-        for lists in [baselines.best_items(of, longest)]
+        for lists in [next_item.best_items(of, longest)]
     }
     codes = clusters(data)
     for seed in tqdm([s for s in seeds if s not in [run["seed"] for run in record["runs"]]]):

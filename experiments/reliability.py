@@ -1,21 +1,24 @@
 """What was tried to break the package, how often, and what happened: `docs/reliability.md`.
 
-    python -m experiments.reliability [--kills 20] [--profile nightly] [--page]
+    python -m experiments.reliability [--kills 20] [--profile nightly] [--page] [--newest REPORT]
 
 Runs the tests that say what they try (fixture `tried` of tests/conftest.py), keeps their report in
 data/results/reliability.json, and writes the page from it and from the load test's report
-(`tests.benchmarks.load_serve`). With --page it only writes the page. Exit status 1: a test failed.
+(`tests.benchmarks.load_serve`). With --page it only writes the page, with --newest it first keeps
+what `make test-newest` found (its JUnit report). Exit status 1: a test failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,7 +28,9 @@ from pecrs_lib.reproduction.runs import machine, write_run
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "data" / "results" / "reliability.json"
 LOAD = ROOT / "data" / "results" / "serve_load.json"
+NEWEST = ROOT / "data" / "results" / "newest.json"
 PAGE = ROOT / "docs" / "reliability.md"
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pandas")
 TESTS = (
     "tests/faults", "tests/properties", "tests/test_security.py", "tests/test_large_inputs.py",
     "tests/test_download.py", "tests/test_serve.py", "tests/test_training.py",
@@ -66,10 +71,12 @@ again and writes this page; `make test` runs the same tests with fewer cases.
 
 `constraints.txt` holds the versions that everything here was run with. `make test-newest` makes a
 second environment with the newest versions that `pyproject.toml` allows and runs the tests of the
-core there; it last passed with Python 3.13.0, torch 2.15.0, transformers 5.23.0 and peft 0.21.2
-(all else here ran with Python 3.11). `make audit` asks for known vulnerabilities of the versions in
-`constraints.txt` and fails where it can look nothing up, as it could not where this page was made:
-run it before you put a server of this package on a network.
+core there; CI does so too, with torch as in `constraints.txt` (its newest build brings gigabytes).
+{newest}
+
+`make audit` asks for known vulnerabilities of the versions in `constraints.txt` and fails where it
+can look nothing up, as it could not where this page was made: run it before you put a server of
+this package on a network.
 """
 
 
@@ -99,6 +106,15 @@ def run(kills: int, profile: str) -> dict[str, Any]:
     return {"kills": kills, "profile": profile, **machine(), **found}
 
 
+def newest(report: Path) -> dict[str, Any]:
+    """What was tested with the newest versions: them, and the outcomes of its tests."""
+    total: Counter[str] = Counter()
+    for counts in tried(report)["tests"].values():
+        total.update(counts)
+    versions = {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return {"versions": versions, "tests": dict(total), **machine()}
+
+
 def load_row(load: Mapping[str, Any]) -> list[Any]:
     """The row of the load test."""
     memory, files = load["memory_mib"], load["open_files"]
@@ -115,7 +131,7 @@ def load_row(load: Mapping[str, Any]) -> list[Any]:
     return ["Serving", what, load["requests"], happened, "failed" if load["faults"] else "passed"]
 
 
-def page(report: Mapping[str, Any], load: Mapping[str, Any]) -> str:
+def page(report: Mapping[str, Any], load: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The page as Markdown."""
     rows = [*report["rows"], load_row(load)]
     order = list(dict.fromkeys(row[0] for row in rows))
@@ -134,8 +150,10 @@ def page(report: Mapping[str, Any], load: Mapping[str, Any]) -> str:
     )
     named = ", ".join(f"`{name}` ({sum(n.values())})" for name, n in report["tests"].items())
     others = f"The tests behind it, with many that have no row here: {named}."
-    text = TEXT.format(summary=summary, rows="\n".join(lines), others=others)
-    return text
+    versions = ", ".join(f"{name} {number}" for name, number in new["versions"].items())
+    counts = ", ".join(f"{number} {end}" for end, number in sorted(new["tests"].items()))
+    newest = f"Last time, at commit {new['commit']}: {versions}; {counts}."
+    return TEXT.format(summary=summary, rows="\n".join(lines), others=others, newest=newest)
 
 
 def main() -> None:
@@ -143,11 +161,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="trainings to kill")
     parser.add_argument("--profile", default="nightly", choices=("ci", "nightly"))
     parser.add_argument("--page", action="store_true", help="only write the page")
+    parser.add_argument("--newest", type=Path, help="report of `make test-newest`")
     args = parser.parse_args()
-    if not args.page:
+    if args.newest:
+        write_run(newest(args.newest), NEWEST)
+    elif not args.page:
         write_run(run(args.kills, args.profile), RESULT)
-    report = json.loads(RESULT.read_text(encoding="utf-8"))
-    PAGE.write_text(page(report, json.loads(LOAD.read_text(encoding="utf-8"))), encoding="utf-8")
+    report, load, new = (json.loads(p.read_text(encoding="utf-8")) for p in (RESULT, LOAD, NEWEST))
+    PAGE.write_text(page(report, load, new), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")
     sys.exit(any("failed" in counts for counts in report["tests"].values()))
 

@@ -22,17 +22,9 @@ from pecrs_lib.ilm.alignment import (
     written_nll,
 )
 from pecrs_lib.ilm.bridge import ItemsWithTokens
-from pecrs_lib.ilm.cf import cf_vectors, popularity, shuffled, user_vectors
+from pecrs_lib.ilm.cf import cf_vectors, shuffled, user_vectors
 from pecrs_lib.ilm.config import ILMConfig
-from pecrs_lib.ilm.evaluation import (
-    answers,
-    first_k,
-    hit_rate,
-    log_perplexity,
-    ndcg,
-    places,
-    semantic_consistency,
-)
+from pecrs_lib.ilm.evaluation import answers, log_perplexity, semantic_consistency
 from pecrs_lib.ilm.language import ILM, fingerprint, load_backbone, teach
 from pecrs_lib.ilm.losses import (
     contrastive_loss,
@@ -46,6 +38,7 @@ from pecrs_lib.ilm.qformer import MLP, QFormer, matching_mask, writing_mask
 from pecrs_lib.ilm.tasks import KINDS, Material, Task, early, encode_tasks, names_of, next_prompt
 from pecrs_lib.ilm.titles import Titles, likeliest, recommend_next
 from pecrs_lib.items import ItemEncoder, ItemFeatures
+from pecrs_lib.next_item import popularity
 
 CONFIG = ILMConfig(
     cf_dim=6, queries=3, width=16, heads=2, text_tokens=8, align_steps=4, align_batch=8,
@@ -117,7 +110,7 @@ def test_only_training_interactions_enter():
     again = leave_one_out(two_tastes()).train
     assert torch.equal(cf_vectors(again, 4), cf_vectors(split.train, 4))
     lonely = split.train.of([j for j in taken if j] for taken in split.train.users)
-    assert popularity(lonely)[0] == 0 and not cf_vectors(lonely, 4)[0].any()
+    assert popularity(lonely.users, len(lonely))[0] == 0 and not cf_vectors(lonely, 4)[0].any()
 
 
 def test_shuffled_leaves_nobody_their_own():
@@ -405,16 +398,6 @@ def test_pruned_ranking_is_that_of_scoring_all(model, material, table):
     np.testing.assert_allclose(np.array(slow)[lists[0]], np.array(slow)[best], atol=1e-4)
 
 
-def test_metrics_at_their_limits():
-    lists = np.array([[4, 5, 6], [1, 2, 3], [7, 8, 9]])
-    place = places(lists, [4, 3, 0])
-    assert place.tolist() == [1, 3, np.inf]
-    assert hit_rate(place, 1).tolist() == [1, 0, 0] and hit_rate(place, 3).tolist() == [1, 1, 0]
-    assert ndcg(place, 3).tolist() == [1, 0.5, 0]
-    scores = np.array([[3.0, 2, 1, 0], [0, 0, 0, 0]])
-    assert first_k(scores, [[0], [1]], 2).tolist() == [[1, 2], [0, 2]]
-
-
 def test_answers_and_their_consistency(model, material, table):
     tasks = [KINDS[kind](material, np.random.default_rng(0)) for kind in KINDS]
     said = answers(model, tasks, table, new_tokens=3)
@@ -441,6 +424,21 @@ def test_tokens_start_without_effect_and_learn():
     assert items.h_item.tokens.weight.grad.abs().sum() > 0
     with pytest.raises(NotImplementedError, match="catalogue"):
         items(*features.gather(torch.tensor([0])))
+
+
+def test_hidden_tokens_are_the_mean_of_all_in_training_alone():
+    features = ItemFeatures(torch.randn(5, 8).half(), torch.tensor([0, 2, 5]))
+    tokens = torch.randn(2, 3)
+    items = ItemsWithTokens(ItemEncoder(8, 0.5), tokens, hidden=1.0)
+    items.fit(features)
+    torch.nn.init.normal_(items.h_item.tokens.weight)
+    with torch.no_grad():
+        shown = items.catalogue(features)
+    hidden = items.catalogue(features)
+    items.tokens[:] = tokens.mean(0)
+    with torch.no_grad():
+        torch.testing.assert_close(hidden, items.catalogue(features))
+    assert not torch.allclose(shown, hidden)
 
 
 # -- pictures -----------------------------------------------------------------------------------

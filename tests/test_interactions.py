@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 
 import pytest
 
@@ -13,6 +14,7 @@ from pecrs_lib.data.interactions import (
     read_amazon,
     read_minireel_interactions,
     read_movielens,
+    read_redial_forms,
 )
 
 TOY = Interactions(("a", "b", "c", "d"), ("A",) * 4, ("A.",) * 4, ((0, 2, 1), (3, 1, 0, 2), (1,)))
@@ -93,6 +95,36 @@ def test_broken_movielens_films(tmp_path):
         read_movielens(movielens(tmp_path, "", f"1|A|||x|{FLAGS}\n1|B|||x|{FLAGS}\n"))
     with pytest.raises(DataError, match=r"u\.item:1: genres"):
         read_movielens(movielens(tmp_path, "", f"1|A|||x|{FLAGS.replace('1', '2')}\n"))
+
+
+def conversation(form, **more):
+    said = [{"text": "have you seen @9 or @10?"}, {"text": "I liked @10 and @9"}]
+    films = {"7": "Up  (2009)", "9": "Heat (1995)", "10": "Her"}
+    return {"movieMentions": films, "messages": said, "initiatorQuestions": form} | more
+
+
+def test_what_seekers_of_redial_liked(tmp_path):
+    liked, not_liked, unsaid = ({"liked": n} for n in (1, 0, 2))
+    rows = [
+        conversation({"7": liked, "10": liked, "9": liked}),
+        conversation({"7": unsaid, "10": not_liked, "9": liked, "11": liked}),
+        conversation([]),
+        conversation([], movieMentions=[]),
+    ]
+    path = tmp_path / "train_data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_redial_forms(path)
+    assert found.items == ("7", "9", "10") and found.titles == ("Up (2009)", "Heat (1995)", "Her")
+    assert found.users == ((1, 2, 0), (1,), (), ())
+    path.write_text(json.dumps(conversation({"7": {}})) + "\n")
+    with pytest.raises(DataError, match=r"train_data\.jsonl:1: field 'initiatorQuestions\.7"):
+        read_redial_forms(path)
+
+
+def test_real_redial_forms(shared_data):
+    found = read_redial_forms(shared_data / "redial" / "raw_train_partial.jsonl.gz")
+    assert len(found.users) == 2270
+    assert sum(map(len, found.users)) == 9628
 
 
 def amazon(folder, sequences, texts="B2 soap\nB1 red brush\n"):

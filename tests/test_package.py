@@ -20,13 +20,13 @@ PACKAGE = ROOT / "pecrs_lib"
 # A module or package imports only what stands before it. `metrics` holds pure functions that
 # `training` needs for validation; `pretrain` and `simulator` stand beside the flow.
 FLOW = (
-    "data", "transcript", "memory", "processes", "config", "metrics", "context", "packing",
-    "attention", "vocabulary", "negatives", "losses", "index", "heads", "items", "encoding",
-    "backbone", "model", "item_store", "batches", "calibration", "ranking", "protocol", "sharding",
-    "checkpoint", "warmstart", "devices", "optimizer", "training", "recommend", "decoding",
-    "streaming", "generation", "why", "chat", "serving", "baselines", "evaluation", "assessment",
-    "zero_shot", "reproduction", "rating", "pretrain", "simulator", "ilm", "exercises", "costs",
-    "figures", "widgets", "pod", "cli", "__main__",
+    "data", "transcript", "memory", "processes", "config", "metrics", "next_item", "context",
+    "packing", "attention", "vocabulary", "negatives", "losses", "index", "heads", "items",
+    "encoding", "backbone", "model", "item_store", "batches", "calibration", "ranking", "protocol",
+    "sharding", "checkpoint", "warmstart", "devices", "optimizer", "training", "recommend",
+    "decoding", "streaming", "generation", "why", "chat", "serving", "baselines", "evaluation",
+    "assessment", "zero_shot", "reproduction", "rating", "pretrain", "simulator", "ilm",
+    "exercises", "costs", "figures", "widgets", "pod", "cli", "__main__",
 )  # fmt: skip
 EXTRA = {
     "pecrs_lib.serving.service": "pydantic",

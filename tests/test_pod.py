@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from pecrs_lib import next_item
 from pecrs_lib.config import Config
 from pecrs_lib.data.interactions import Interactions, leave_one_out, read_amazon
 from pecrs_lib.model import PECRS
-from pecrs_lib.pod import baselines, context_prompt, item_ids, leak, pictures, samples, scoring
+from pecrs_lib.pod import context_prompt, item_ids, leak, pictures, samples
 from pecrs_lib.pod.batches import IGNORED, alternated, collate, mixed
 from pecrs_lib.pod.config import PODConfig
 from pecrs_lib.pod.explanations import minireel_data
@@ -114,14 +115,14 @@ def test_the_rule_is_at_chance_on_the_ids_in_use():
     n = len(data.train)
     for last in (False, True):
         numbers = np.random.default_rng(0).permutation(n)
-        hit = scoring.gains(leak.rule_ranks(whole, numbers, last=last))["HR@10"]
-        assert scoring.with_interval(hit)["low"] <= 10 / n
+        hit = next_item.gains(leak.rule_ranks(whole, numbers, last=last))["HR@10"]
+        assert next_item.with_interval(hit)["low"] <= 10 / n
         drawn = []  # of clusters, other places in the same clusters: chance, given the clusters
         for seed in range(6):
             codes = item_ids.cluster_ids(data.train.users, n, np.random.default_rng(seed))
             ranks = leak.rule_ranks(whole, codes @ [1000, 1], last=last)
-            drawn.append(scoring.gains(ranks)["HR@10"])
-        cell = scoring.with_interval(drawn[0])
+            drawn.append(next_item.gains(ranks)["HR@10"])
+        cell = next_item.with_interval(drawn[0])
         assert cell["low"] <= np.mean(drawn[1:]) <= cell["high"]
 
 
@@ -130,7 +131,7 @@ def test_the_rule_on_real_sequences(shared_data, name):
     amazon = read_amazon(shared_data / "interactions", name)
     leaky = item_ids.appearance_numbers(amazon.users, len(amazon))
     fair = np.random.default_rng(0).permutation(len(amazon))
-    hit = {k: scoring.gains(leak.rule_ranks(amazon.users, ids))["HR@10"].mean()
+    hit = {k: next_item.gains(leak.rule_ranks(amazon.users, ids))["HR@10"].mean()
            for k, ids in {"leaky": leaky, "fair": fair}.items()}  # fmt: skip
     assert hit["leaky"] > 0.04 and hit["fair"] < 0.002
 
@@ -290,43 +291,6 @@ def test_prompt_tuning_leaves_the_model_alone(data, vocabulary):
         tuned(POD(TINY, len(vocabulary)), 0, [batch], TINY)
 
 
-# -- scores and baselines -------------------------------------------------------------------------
-
-
-def test_ranks_and_gains():
-    lists = np.array([[4, 2, 7], [1, 2, 3], [5, 6, -1]])
-    ranks = scoring.ranks_in(lists, np.array([4, 3, 9]))
-    assert ranks.tolist() == [1, 3, np.inf]
-    gains = scoring.gains(ranks, (1, 3))
-    assert gains["HR@1"].tolist() == [1, 0, 0] and gains["HR@3"].tolist() == [1, 1, 0]
-    assert gains["NDCG@3"].tolist() == [1, 0.5, 0]
-    left = scoring.without(lists, [(2,), (1, 3, 8), ()])
-    assert left.tolist() == [[4, 7, -1], [2, -1, -1], [5, 6, -1]]
-
-
-def test_intervals_are_over_users():
-    cell = scoring.with_interval(np.tile([[0.0, 1.0]], (5, 50)))
-    assert cell["n"] == 100 and cell["value"] == 0.5
-    assert 0.35 < cell["low"] < 0.45 < 0.55 < cell["high"] < 0.65  # five seeds are no more users
-
-
-def test_what_followed_the_last_item():
-    train = [(0, 1, 2), (0, 1), (3, 4)]
-    scores = baselines.last_item_scores(train, [(2, 0), (3,)], 5)
-    assert baselines.best_items(scores, 2).tolist() == [[1, 2], [4, 0]]
-    assert baselines.popularity_scores(train, 5).tolist() == [2, 2, 1, 1, 1]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_cornac_learns_what_comes_next(data):
-    models = pytest.importorskip("cornac.models")
-    model = models.SASRec(embedding_dim=16, n_epochs=60, batch_size=64, learning_rate=1e-2, seed=0)
-    past = samples.seen_items(data, test=True)
-    scores = baselines.sequence_scores(model, data.train.users, past, N)
-    ranks = scoring.ranks_in(baselines.best_items(scores), np.array(data.test))
-    assert scoring.gains(ranks)["HR@5"].mean() > 0.5
-
-
 def test_configuration_refuses_what_cannot_be():
     for wrong in ({"bare": 2.0}, {"prompts": -1}, {"width": 30, "heads": 4}):
         with pytest.raises(ValueError):
@@ -420,8 +384,10 @@ def test_the_ranking_comes_out_of_the_saved_predictions(record):
     data, _ = minireel_data()
     run = next(run for run in record["runs"] if "lists" in run)
     lists, target = np.array(run["lists"]), np.array(data.test)
-    kept = scoring.ranks_in(lists, target)
-    removed = scoring.ranks_in(scoring.without(lists, samples.seen_items(data, test=True)), target)
+    kept = next_item.ranks_in(lists, target)
+    removed = next_item.ranks_in(
+        next_item.without(lists, samples.seen_items(data, test=True)), target
+    )
     assert (kept == pictures.ranks_of(run["ids only"]["kept"])).all()
     assert (removed == pictures.ranks_of(run["ids only"]["removed"])).all()
 
@@ -449,7 +415,7 @@ def test_the_three_sets_are_as_measured(record, shared_data):
     name = "beauty"
     amazon = read_amazon(shared_data / "interactions", name)
     leaky = item_ids.appearance_numbers(amazon.users, len(amazon))
-    found = scoring.gains(leak.rule_ranks(amazon.users, leaky))["NDCG@10"].mean()
+    found = next_item.gains(leak.rule_ranks(amazon.users, leaky))["NDCG@10"].mean()
     told = record["leak"][name]["rules"]["largest + 1, leaky ids"]["NDCG@10"]
     assert found == pytest.approx(told["value"]) and told["n"] == len(amazon.users)
     assert told["low"] < 0.0443 < told["high"]  # POD's published value on Beauty

@@ -1,8 +1,8 @@
 """Who took what, in order: the interactions that the two related systems learn from.
 
 A reader of the first step of the flow, beside the dialogues; `ilm` and `pod` start here. One form
-for all: MiniReel's seekers (bundled), MovieLens-100K and the Amazon sequences of P5, OpenP5 and
-IDGenRec (files the user brings; see `read_movielens` and `read_amazon` for their layout).
+for all: MiniReel's seekers (bundled), the forms of ReDial, MovieLens-100K and the Amazon sequences
+of P5, OpenP5 and IDGenRec (files the user brings; see the readers for their layout).
 
 Items are numbered by the catalogue, or in the sorted order of their ids, never in the order in
 which users come to them: that order would give away what comes next.
@@ -18,6 +18,7 @@ from pathlib import Path
 from pecrs_lib.data.files import existing_file, numbered_lines
 from pecrs_lib.data.minireel import SPLITS, bundled, load_interactions
 from pecrs_lib.data.movies import read_catalogue
+from pecrs_lib.data.redial import read_liked
 from pecrs_lib.data.schema import DataError, Movie
 
 
@@ -192,6 +193,25 @@ def _cells(path: Path, n: int, header: str) -> list[tuple[int, list[str]]]:
             raise DataError(f"not a number: {cells[0]!r}", path=path, line=number)
         rows.append((number, cells))
     return rows
+
+
+def read_redial_forms(path: str | Path) -> Interactions:
+    """ReDial's forms: a user for each conversation, who took what its seeker said to have liked.
+
+    `path` is a file of the raw form, such as ``train_data.jsonl``. Films come in the order in which
+    the conversation names them; users may have taken nothing. Titles are all that is known of a
+    film.
+
+    Raises:
+        DataError: names the file, line and field of what is not as it should be.
+    """
+    names, liked = read_liked(path)
+    items = sorted(names, key=int)
+    row = {item: j for j, item in enumerate(items)}
+    titles = tuple(names[item] or item for item in items)
+    return Interactions(
+        tuple(items), titles, titles, tuple(tuple(row[item] for item in taken) for taken in liked)
+    )
 
 
 def read_amazon(folder: str | Path, name: str) -> Interactions:

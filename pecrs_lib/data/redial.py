@@ -64,6 +64,29 @@ def read_redial(path: str | Path, merge: bool = True) -> list[Dialogue]:
     return dialogues
 
 
+def read_liked(path: str | Path) -> tuple[dict[str, str], list[tuple[str, ...]]]:
+    """What seekers say in the form after the conversation, of the raw form: which films they liked.
+
+    Returns:
+        the names of all films that ``movieMentions`` lists, by id; and for each conversation the
+        ids that ``initiatorQuestions`` calls liked, those named in the messages first, in order.
+    """
+    names: dict[str, str] = {}
+    liked = []
+    for record in json_records(path):
+        mine = _names(record.get("movieMentions"))
+        names |= mine
+        form = record.get("initiatorQuestions")  # without answers it is [] in the official files
+        answered = form.value if isinstance(form.value, dict) else {}
+        texts = [message.get("text").text() for message in record.get("messages").each()]
+        order = [m[1] for text in texts for m in _MENTION.finditer(text)]
+        films = (item for item in dict.fromkeys([*order, *answered]) if item in mine)
+        liked.append(
+            tuple(j for j in films if j in answered and form.get(j).get("liked").value == 1)
+        )
+    return names, liked
+
+
 def _raw(record: Field) -> tuple[Utterance, ...]:
     messages = record.get("messages").each()
     names = _names(record.get("movieMentions"))

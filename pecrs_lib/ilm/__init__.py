@@ -3,7 +3,7 @@
 A system beside PECRS, with a flow of its own::
 
     data.interactions -> cf -> qformer -> alignment (stage 1) -> tasks -> language (stage 2)
-                                                   -> titles, evaluation -> bridge
+                                                   -> titles (-> next_item), evaluation -> bridge
 
 Its paper gives no code; sizes, templates and the backbone are ours.
 """

@@ -21,16 +21,23 @@ from pecrs_lib.warmstart import named_in, retrieval_of
 
 
 class TokenHead(nn.Module):
-    """h_item over text and tokens: (…, D + F) -> (…, D); starts as the head of texts alone."""
+    """h_item over text and tokens: (N, D + F) -> (N, D); starts as the head of texts alone.
 
-    def __init__(self, dim: int, more: int) -> None:
+    While gradients are taken, a share `hidden` of the items shows no tokens but the mean of all.
+    """
+
+    def __init__(self, dim: int, more: int, hidden: float) -> None:
         super().__init__()
         self.head = Head(dim)
         self.tokens = nn.Linear(more, dim, bias=False)
         nn.init.zeros_(self.tokens.weight)
+        self.hidden, self.generator = hidden, torch.Generator().manual_seed(0)
 
     def forward(self, x: Tensor) -> Tensor:
         text, more = x.tensor_split((self.tokens.out_features,), -1)
+        if self.hidden and torch.is_grad_enabled():
+            shown = torch.rand(len(x), 1, generator=self.generator) >= self.hidden
+            more = more * shown.to(x.device)  # standardised: 0 is the mean
         return self.head(text + self.tokens(more))
 
 
@@ -43,15 +50,17 @@ class ItemsWithTokens(ItemEncoder):
     Args:
         items: of a fresh model.
         tokens: (N, F) what is known of each item beside its text, in the catalogue's order.
+        hidden: share of items that show none in a training step, so that items of which nothing
+            is known, with the mean of all as their tokens, are nothing new.
     """
 
     tokens: Tensor
 
-    def __init__(self, items: ItemEncoder, tokens: Tensor) -> None:
+    def __init__(self, items: ItemEncoder, tokens: Tensor, hidden: float = 0.0) -> None:
         dim, more = len(items.w), tokens.shape[1]
         super().__init__(dim, float(items.scale))
         self.standardise = Standardise(dim + more)
-        self.h_item = TokenHead(dim, more)  # type: ignore[assignment]
+        self.h_item = TokenHead(dim, more, hidden)  # type: ignore[assignment]
         self.register_buffer("tokens", tokens)
 
     @torch.no_grad()

@@ -11,24 +11,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import diags
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
 from pecrs_lib.data.interactions import Interactions
-
-
-def user_item(interactions: Interactions) -> csr_matrix:
-    """(U, N) ones where a user took an item."""
-    items = [j for taken in interactions.users for j in taken]
-    start = np.cumsum([0, *(len(taken) for taken in interactions.users)])
-    shape = (len(interactions.users), len(interactions))
-    return csr_matrix((np.ones(len(items)), items, start), shape)
-
-
-def popularity(interactions: Interactions) -> np.ndarray:
-    """(N,) how many users took each item."""
-    return np.asarray(user_item(interactions).sum(0))[0]
+from pecrs_lib.next_item import popularity, user_item
 
 
 def cf_vectors(train: Interactions, dim: int) -> Tensor:
@@ -41,7 +29,7 @@ def cf_vectors(train: Interactions, dim: int) -> Tensor:
     Raises:
         ValueError: as many dimensions as users or items, or more.
     """
-    matrix = user_item(train)
+    matrix = user_item(train.users, len(train))
     if not 1 <= dim < min(matrix.shape):
         raise ValueError(f"dim={dim} of a {matrix.shape[0]} × {matrix.shape[1]} matrix")
     by_user, by_item = (
@@ -51,7 +39,7 @@ def cf_vectors(train: Interactions, dim: int) -> Tensor:
     _, size, v = svds(by_user @ matrix @ by_item, k=dim, v0=start)
     vectors = (v * size[:, None])[::-1].T  # (N, dim), the largest direction first
     sign = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(dim)])  # the SVD leaves it open
-    vectors[popularity(train) == 0] = 0  # else rounding, blown up to length √dim
+    vectors[popularity(train.users, len(train)) == 0] = 0  # else rounding, blown up to length √dim
     return _scaled(torch.from_numpy(np.ascontiguousarray(vectors * sign)).float())
 
 

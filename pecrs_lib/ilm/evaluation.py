@@ -1,7 +1,6 @@
-"""What an ILM is measured by, and what it must beat.
+"""What an ILM says: log perplexity and semantic consistency for each kind of task.
 
-The end of the flow. HR@k and NDCG@k over the whole catalogue without what a user took already, for
-all systems alike; log perplexity and semantic consistency for each kind of task.
+The end of the flow, beside `titles`, whose lists `next_item` judges.
 """
 
 from __future__ import annotations
@@ -16,30 +15,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pecrs_lib.ilm.language import ILM
 from pecrs_lib.ilm.tasks import Task
-
-
-def first_k(scores: np.ndarray, histories: Sequence[Sequence[int]], k: int) -> np.ndarray:
-    """(n, k) best items of scores (n, N), without those in each history; ties by row."""
-    scores = np.array(scores, dtype=float)
-    for row, seen in zip(scores, histories, strict=True):
-        row[list(seen)] = -np.inf
-    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
-
-
-def places(lists: np.ndarray, targets: Sequence[int]) -> np.ndarray:
-    """(n,) place of each target in its list (n, k), from 1; inf if it is not there."""
-    hit = lists == np.asarray(targets)[:, None]
-    return np.where(hit.any(1), hit.argmax(1) + 1.0, np.inf)
-
-
-def hit_rate(place: np.ndarray, k: int) -> np.ndarray:
-    """(n,) 1 where the target is among the first k."""
-    return (place <= k).astype(float)
-
-
-def ndcg(place: np.ndarray, k: int) -> np.ndarray:
-    """(n,) 1 / log2(place + 1) within the first k, else 0: NDCG with one target."""
-    return np.where(place <= k, 1 / np.log2(place + 1), 0.0)
 
 
 @torch.inference_mode()

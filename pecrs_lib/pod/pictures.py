@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from pecrs_lib.data import bundled
 from pecrs_lib.figures import MARKERS, axes_of
 from pecrs_lib.metrics import bootstrap_means
-from pecrs_lib.pod.scoring import gains, with_interval
+from pecrs_lib.next_item import gains, with_interval
 from pecrs_lib.widgets import Panel, slider
 
 Record = Mapping[str, Any]
@@ -40,7 +40,7 @@ def shown(cell: Record) -> str:
 
 
 def ranks_of(rows: Sequence[Sequence[int]]) -> np.ndarray:
-    """(seeds, U) ranks of a result file, where 0 is not in the list, as `scoring` has them."""
+    """(seeds, U) ranks of a result file, where 0 is not in the list, as `next_item` has them."""
     ranks = np.asarray(rows, dtype=float)
     return np.where(ranks > 0, ranks, np.inf)
 
