@@ -76,7 +76,7 @@ MORE: dict[str, dict[str, Any]] = {  # there is more to learn from than MiniReel
 }  # fmt: skip
 AMAZON = ("beauty", "toys", "sports")
 HELD_OUT = 0.2  # of the items that somebody took
-USERS = 107  # a seed, for HR@k
+USERS = 80  # a seed, for HR@k
 TASKS = 24  # of each kind, for log perplexity
 SAID = 8  # of them answered, for semantic consistency
 K = 10

@@ -29,7 +29,7 @@ class ILMConfig:
     align_batch: int = 64  # of a few hundred items; the contrast wants many
     align_rate: float = 1e-3  # from random weights; with 3e-3 nothing is learned
     prompt: int = 8  # learned vectors before every prompt: what a text-only LM can learn with
-    steps: int = 100
+    steps: int = 300
     batch: int = 8
     encoder_rate: float = 1e-3  # of stage 2; faster would undo stage 1
     adaptor_rate: float = 1e-2  # it starts from random weights
