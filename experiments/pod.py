@@ -190,7 +190,14 @@ def measure_baselines(seeds: Sequence[int]) -> None:
             of = {"kept": lists, "removed": next_item.without(lists, past)}
             ranks = {how: plain(next_item.ranks_in(x, target)) for how, x in of.items()}
             rows.append({"system": name, "seed": seed, **ranks})
-    save("baselines", {"rows": rows, "users": len(users), "items": n})
+    counts = popular[0]
+    among = [
+        np.argsort([-counts[j] for j in s.items], kind="stable").tolist().index(
+            s.items.index(target)) + 1
+        for s in samples.held_out(samples.TOP_N, data, BASE, test=True)[:CHOSEN]
+        for target in [s.answer]
+    ]  # fmt: skip
+    save("baselines", {"rows": rows, "top-n": among, "users": len(users), "items": n})
     by_item = {s.items[0]: str(s.answer) for s in sentences.train}
     common = max(words_of(sentences.train), key=words_of(sentences.train).count)
     asked = sentences.test[:SENTENCES]

@@ -13,7 +13,7 @@ from pecrs_lib import next_item
 from pecrs_lib.config import Config
 from pecrs_lib.data.interactions import Interactions, leave_one_out, read_amazon
 from pecrs_lib.model import PECRS
-from pecrs_lib.pod import context_prompt, item_ids, leak, pictures, samples
+from pecrs_lib.pod import context_prompt, item_ids, leak, pictures, samples, tables
 from pecrs_lib.pod.batches import IGNORED, alternated, collate, mixed
 from pecrs_lib.pod.config import PODConfig
 from pecrs_lib.pod.explanations import minireel_data
@@ -377,7 +377,7 @@ def test_ranks_are_those_of_the_distances(pecrs, contexts, v):
 
 @pytest.fixture(scope="module")
 def record():
-    return pictures.read_record()
+    return tables.read_record()
 
 
 def test_the_ranking_comes_out_of_the_saved_predictions(record):
@@ -388,15 +388,15 @@ def test_the_ranking_comes_out_of_the_saved_predictions(record):
     removed = next_item.ranks_in(
         next_item.without(lists, samples.seen_items(data, test=True)), target
     )
-    assert (kept == pictures.ranks_of(run["ids only"]["kept"])).all()
-    assert (removed == pictures.ranks_of(run["ids only"]["removed"])).all()
+    assert (kept == tables.ranks_of(run["ids only"]["kept"])).all()
+    assert (removed == tables.ranks_of(run["ids only"]["removed"])).all()
 
 
 def test_tables_and_figures_are_drawn_from_the_file(record):
-    table = pictures.grid(record)
+    table = tables.grid(record)
     assert (table.groupby("K").tokens.agg(lambda t: t.max() > t.min())).all()
     assert pictures.grid_figure(table, 3, "ids only").axes
-    assert pictures.leak_table(record).shape == (6, 6)
+    assert tables.leak_table(record).shape == (6, 6)
     heights = [bar.get_height() for bar in pictures.leak_figure(record).axes[0].patches]
     rule = [of["rules"]["largest + 1, leaky ids"]["NDCG@10"]["value"]
             for of in record["leak"].values()]  # fmt: skip
@@ -404,11 +404,11 @@ def test_tables_and_figures_are_drawn_from_the_file(record):
     panel = pictures.grid_widget(record)
     panel.controls["form"].value = "ids only"
     assert "ids only" in panel.below.value and not panel.message.value
-    for table in (pictures.minireel_table(record), pictures.movielens_table(record)):
+    for table in (tables.minireel_table(record), tables.movielens_table(record)):
         assert table["seeds"].loc["POD, K = 3, ids only"].tolist() == [3, 3]
-    for of in (pictures.paired(record), pictures.context_table(record)):
+    for of in (tables.paired(record), tables.context_table(record)):
         assert len(of) >= 2
-    assert pictures.context_difference(record).shape == (1, 3)
+    assert tables.context_difference(record).shape == (1, 3)
 
 
 def test_the_three_sets_are_as_measured(record, shared_data):

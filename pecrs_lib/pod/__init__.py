@@ -3,7 +3,7 @@
 A related system, beside the flow. In the order of its data::
 
     data.interactions -> item_ids, leak -> vocabulary -> prompts -> samples -> batches -> model
-         -> training -> recommending (-> next_item) -> context_prompt -> pictures
+         -> training -> recommending (-> next_item) -> context_prompt -> tables, pictures
 
 A sequence-to-sequence model (T5) reads ``[P_task ; a prompt with user and item ids]`` and writes
 the id of the next item, of the best of some candidates, or a sentence about an item.
