@@ -278,7 +278,7 @@ def collect(folder: Path | None) -> dict[str, Any]:
             known = next(r for r in phrases if "baselines" in r)["baselines"]
             record["amazon"][name] = {
                 "config": phrases[0]["config"],
-                "alignment": of_alignment([r["alignment"] for r in phrases]),
+                "alignment": {MAIN: of_alignment([r["alignment"] for r in phrases])},
                 "ranking": {rule: of_places(p, range(len(p))) for rule, p in known.items()},
             }
     return record

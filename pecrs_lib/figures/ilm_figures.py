@@ -95,15 +95,16 @@ def panels_of(
     return {f"{name} (%)": {"value": [row[name] for row in rows.values()]} for name in names}
 
 
-def table_of(rows: Mapping[str, Mapping[str, Any]], digits: int = 2) -> pd.DataFrame:
-    """Cells as ``value [low, high]``: a row per system, a column per metric."""
+def shown(cell: Mapping[str, float], digits: int) -> str:
+    """``value [low, high]``."""
+    value, low, high = (f"{cell[name]:.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
-    def shown(cell: Mapping[str, float]) -> str:
-        value, low, high = (f"{cell[name]:.{digits}f}" for name in ("value", "low", "high"))
-        return f"{value} [{low}, {high}]"
 
+def table_of(rows: Mapping[Any, Mapping[str, Any]], digits: int = 2) -> pd.DataFrame:
+    """Cells as `shown`: a row per system, a column per metric."""
     return pd.DataFrame(
-        {name: {m: shown(cell) for m, cell in row.items()} for name, row in rows.items()}
+        {name: {m: shown(cell, digits) for m, cell in row.items()} for name, row in rows.items()}
     ).T
 
 
@@ -113,6 +114,30 @@ def found_texts(alignment: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[st
     rows = {name: {"R@10": found[way.format("own")]["R@10"]} for name, found in alignment.items()}
     name, found = next(iter(alignment.items()))
     return rows | {f"{name}, another's CF": {"R@10": found[way.format("other")]["R@10"]}}
+
+
+def sources_table(sources: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What the own CF vector tells of unseen texts, for one variant on several sets of data.
+
+    Args:
+        sources: name → its ``alignment``.
+    """
+    way = "item to text, {} CF"
+    table = {
+        name: {
+            "chance R@10": of["chance R@10"],
+            "own CF": shown(of[way.format("own")]["R@10"], 1),
+            "another's CF": shown(of[way.format("other")]["R@10"], 1),
+            "nats a word, own − another's": shown(of["nll"]["own - other"], 3),
+        }
+        for name, of in sources.items()
+    }
+    return pd.DataFrame(table).T
+
+
+def met_rows(met: Mapping[str, Any], films: Sequence[str]) -> dict[str, Any]:
+    """Rows of `dots_figure` from a part of ``ilm_pecrs.json``: every kind of tokens and films."""
+    return {f"{kind}, {f}": of[f] for f in films for kind, of in met["rows"].items()}
 
 
 def task_table(tasks: Mapping[str, Mapping[str, Any]], metric: str, digits: int) -> pd.DataFrame:
