@@ -5,7 +5,6 @@
     python -m experiments.pod baselines               # extra `pod`: cornac
     python -m experiments.pod train [--seeds 0 1 2] [--only NAME …]
     python -m experiments.pod movielens --data FOLDER # MovieLens-100K, where more can be learned
-    python -m experiments.pod amazon --data FOLDER    # trained with ids that leak and that do not
     python -m experiments.pod context                 # POD meets PECRS
 
 Every command writes its part of `data/results/pod.json`; `train`, `movielens` and `context` after
@@ -30,7 +29,13 @@ from tqdm.auto import tqdm
 
 from pecrs_lib import next_item
 from pecrs_lib.data import bundled, load_minireel
-from pecrs_lib.data.interactions import LeaveOneOut, leave_one_out, read_amazon, read_movielens
+from pecrs_lib.data.interactions import (
+    Interactions,
+    LeaveOneOut,
+    leave_one_out,
+    read_amazon,
+    read_movielens,
+)
 from pecrs_lib.metrics import rouge
 from pecrs_lib.model import PECRS
 from pecrs_lib.pod import context_prompt, item_ids, leak, samples
@@ -41,7 +46,7 @@ from pecrs_lib.pod.model import POD
 from pecrs_lib.pod.prompt_tuning import tuned
 from pecrs_lib.pod.prompts import BARE, TASKS, TEMPLATES, Sample, all_texts
 from pecrs_lib.pod.recommending import Trie, answers, ask, in_parts, ranked_items
-from pecrs_lib.pod.training import fit, train, training_batch
+from pecrs_lib.pod.training import train, training_batch
 from pecrs_lib.pod.vocabulary import Vocabulary
 from pecrs_lib.reproduction.runs import machine, write_run
 
@@ -112,8 +117,31 @@ def measure_leak(folder: Path) -> None:
             }
             for way, (numbers, last) in ways.items()
         }
+        rules |= {
+            f"{system}, no ids": {
+                metric: next_item.with_interval(values)
+                for metric, values in next_item.gains(places).items()
+            }
+            for system, places in counted(amazon).items()
+        }
         found[name] = {"users": len(amazon.users), "items": n, "rules": rules}
     save("leak", found)
+
+
+def counted(amazon: Interactions, part: int = 1000) -> dict[str, np.ndarray]:
+    """(U,) place of everybody's last item by counts of training, over the whole catalogue."""
+    data, n = leave_one_out(amazon), len(amazon)
+    users, seen = data.train.users, samples.seen_items(data, test=True)
+    popular = next_item.popularity(users, n)
+    found: dict[str, list[np.ndarray]] = {"popularity": [], "last item": []}
+    for at in range(0, len(users), part):
+        past, target = seen[at : at + part], np.array(data.test[at : at + part])[:, None]
+        followed = next_item.last_item_scores(users, past, n)
+        for name, scores in {"popularity": popular[None], "last item": followed}.items():
+            own = np.take_along_axis(np.broadcast_to(scores, (len(past), n)), target, 1)
+            ahead = (scores > own) | ((scores == own) & (np.arange(n) < target))
+            found[name].append(1.0 + ahead.sum(1))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def prepared(
@@ -381,57 +409,6 @@ def train_movielens(folder: Path, seeds: Sequence[int]) -> None:
         save("movielens", record)
 
 
-LEAK = {"batch": 64, "steps": 2000, "learning_rate": 3e-3, "bare": 1.0, "prompts": 3}
-ASKED = 2000  # users of Beauty, drawn once
-
-
-def train_amazon(folder: Path, seeds: Sequence[int]) -> None:
-    """The sequential task on Beauty, with numbers in order of first appearance and random ones."""
-    beauty = read_amazon(folder, "beauty")
-    data, n = leave_one_out(beauty), len(beauty)
-    schemes = {
-        "first appearance": item_ids.digits(item_ids.appearance_numbers(beauty.users, n), n - 1),
-        "random": item_ids.random_ids(n, np.random.default_rng(0)),
-    }
-    chosen = np.random.default_rng(0).permutation(len(data.test))[:ASKED]
-    target = np.array(data.test)[chosen]
-    seen = samples.seen_items(data, test=True)
-    past = [seen[u] for u in chosen]
-    record = load().get("amazon", {"runs": []}) | {"set": "beauty", "users": ASKED, "items": n}
-    users = data.train.users
-    scores = {
-        "popularity": np.tile(next_item.popularity(users, n), (ASKED, 1)),
-        "last item": next_item.last_item_scores(users, past, n),
-    }
-    record["baselines"] = {
-        name: plain(next_item.ranks_in(next_item.best_items(of, 20), target))
-        for name, of in scores.items()
-    }
-    numbers = item_ids.appearance_numbers(beauty.users, n)
-    walks = [(*items, j) for items, j in zip(past, target.tolist(), strict=True)]
-    record["baselines"]["largest + 1, leaky ids"] = plain(leak.rule_ranks(walks, numbers))
-    done = {(run["ids"], run["seed"]) for run in record["runs"]}
-    for seed in tqdm(seeds):
-        for ids, codes in schemes.items():
-            if (ids, seed) in done:
-                continue
-            config = replace(BASE, seed=seed, **LEAK)
-            vocabulary = prepared(data, [], codes, config)
-            model, rng = POD(config, len(vocabulary)), np.random.default_rng(seed)
-            batches = (
-                training_batch({0: config.batch}, data.train, [], vocabulary, config, rng)
-                for _ in range(config.steps)
-            )
-            fit(model, model.parameters(), batches, config)
-            every = samples.held_out(samples.SEQUENTIAL, data, config, test=True)
-            asked = [every[u] for u in chosen]
-            lists = ranked(model, asked, vocabulary, BARE, tries=Trie(vocabulary.item_tokens))
-            ranks = plain(next_item.ranks_in(lists, target))
-            run = {"ids": ids, "seed": seed, "config": asdict(config), "kept": ranks}
-            record["runs"].append(run | {"nll": nll(model, asked, vocabulary)})
-            save("amazon", record)
-
-
 # -- POD meets PECRS ------------------------------------------------------------------------------
 
 CONTEXT = {"train": 32, "test": 50, "epochs": 1, "K": (3,)}
@@ -491,13 +468,13 @@ def main() -> None:
     )
     parser.add_argument(
         "part",
-        choices=("leak", "lengths", "baselines", "train", "movielens", "amazon", "context"),
+        choices=("leak", "lengths", "baselines", "train", "movielens", "context"),
     )
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", default=[], choices=VARIANTS)
     args = parser.parse_args()
-    if args.part in ("leak", "movielens", "amazon") and args.data is None:
+    if args.part in ("leak", "movielens") and args.data is None:
         parser.error(f"{args.part} needs --data")
     if args.part == "leak":
         measure_leak(args.data)
@@ -509,8 +486,6 @@ def main() -> None:
         train_all(args.seeds, args.only)
     elif args.part == "movielens":
         train_movielens(args.data, args.seeds)
-    elif args.part == "amazon":
-        train_amazon(args.data, args.seeds)
     else:
         measure_context(args.seeds)
 

@@ -126,17 +126,6 @@ def top_n_table(record: Record) -> pd.DataFrame:
     return pd.DataFrame({name: shown_cells(of, (1, 5)) for name, of in rows.items()}).T
 
 
-def amazon_table(record: Record) -> pd.DataFrame:
-    """POD trained on Beauty with ids that leak and ids that do not, seen items kept."""
-    of = record["amazon"]
-    rows: dict[str, list[Any]] = {name: [ranks] for name, ranks in of["baselines"].items()}
-    for run in of["runs"]:
-        rows.setdefault(f"POD trained here, {run['ids']}", []).append(run["kept"])
-    return pd.DataFrame(
-        {name: {"seeds": len(ranks), **shown_cells(ranks)} for name, ranks in rows.items()}
-    ).T
-
-
 def sentences_table(record: Record) -> pd.DataFrame:
     """Quality of explanations in percent, intervals over sentences; how many sentences differ."""
     rows = {(name, ""): of for name, of in record["sentences"].items()} | {
