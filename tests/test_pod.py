@@ -396,7 +396,7 @@ def test_tables_and_figures_are_drawn_from_the_file(record):
     table = tables.grid(record)
     assert (table.groupby("K").tokens.agg(lambda t: t.max() > t.min())).all()
     assert pictures.grid_figure(table, 3, "ids only").axes
-    assert tables.leak_table(record).shape == (6, 6)
+    assert tables.leak_table(record).shape == (8, 6)
     heights = [bar.get_height() for bar in pictures.leak_figure(record).axes[0].patches]
     rule = [of["rules"]["largest + 1, leaky ids"]["NDCG@10"]["value"]
             for of in record["leak"].values()]  # fmt: skip
