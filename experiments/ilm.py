@@ -97,7 +97,7 @@ def stage_one(
     history = align(former, cf, texts, split.train, seen, config)
     other = shuffled(cf, torch.Generator().manual_seed(config.seed))
     found: dict[str, Any] = {
-        "unseen": len(unseen),
+        "unseen": unseen.tolist(),
         "history": history[:: max(1, len(history) // 20)],
     }
     for name, vectors in (("own", cf), ("other", other)):
