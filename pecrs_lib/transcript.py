@@ -25,17 +25,12 @@ from pecrs_lib.data import (
     match_titles,
 )
 from pecrs_lib.data.matching import TitleIndex, normalise
+from pecrs_lib.data.schema import ROLES
 from pecrs_lib.data.spans import merge_consecutive
 
-SPEAKERS: dict[str, Role] = {
-    "seeker": "seeker",
-    "user": "seeker",
-    "recommender": "recommender",
-    "system": "recommender",
-}
 LONGEST = 12  # words of a title that are tried in front of a year
 LONGEST_TITLE = 200  # characters; with its year, the longest of ReDial has 79
-_LINE = re.compile(rf"\s*({'|'.join(SPEAKERS)})\s*:\s*(.*)", re.IGNORECASE)
+_LINE = re.compile(rf"\s*({'|'.join(ROLES)})\s*:\s*(.*)", re.IGNORECASE)
 _YEAR = re.compile(r"\((?:18|19|20)\d\d\)")
 _QUOTED = re.compile(r"[\"“”„«»]([^\"“”„«»]+)[\"“”„«»]|(?<!\w)['‘]([^'‘’]+)['’](?!\w)")
 _CAPITAL = r"(?:[A-Z0-9][\w'’-]*)"
@@ -61,7 +56,7 @@ def read_transcript(text: str, catalogue: Catalogue, name: str) -> Dialogue:
                 path=name,
                 line=number,
             )
-        utterances.append(say_as(SPEAKERS[found[1].lower()], found[2].strip(), catalogue))
+        utterances.append(say_as(ROLES[found[1].lower()], found[2].strip(), catalogue))
     if not utterances:
         raise DataError("no line 'seeker: …' or 'recommender: …'", path=name)
     return Dialogue(name, merge_consecutive(utterances))
