@@ -10,7 +10,7 @@ only if it is exactly the title of one item after `data.matching.normalise`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from rapidfuzz import fuzz, process
 
@@ -89,10 +89,13 @@ def find_items(
 
 
 def near_misses(text: str, catalogue: Catalogue, k: int = 3) -> dict[str, list[Movie]]:
-    """Words written like a title that no item bears, with up to k items of the nearest spelling.
+    """Words that may mean a film but are not its title as `find_items` wants it.
 
-    What stands in quotation marks or before a year is listed even when nothing is near (an unknown
-    film); a run of capitals only when something is: it may be a person, or no name at all.
+    They come with up to k items of the nearest spelling. What stands in quotation marks or before a
+    year is listed even when nothing is near (an unknown film); a run of capitals only when
+    something is: it may be a person, or no name at all. A title without capitals ("toy story") is
+    listed if it has two words besides an article. It is no mention, for ordinary words are titles,
+    too: seekers of the bundled dialogues want "something for date night", none means Date Night.
     """
     for mention in find_items(text, catalogue):  # what is known is no candidate
         start, end = mention.start or 0, mention.end or 0
@@ -101,7 +104,7 @@ def near_misses(text: str, catalogue: Catalogue, k: int = 3) -> dict[str, list[M
     found: dict[str, list[Movie]] = {}
     taken: list[tuple[int, int]] = []
     marked = [*_years(text), *_quotes(text)]
-    for start, end in [*marked, *_capitals(text)]:
+    for start, end in [*marked, *_capitals(text), *_uncapitalised(text, set(keys.values()))]:
         if any(start < b and a < end for a, b in taken):
             continue
         sure = (start, end) in marked
@@ -133,6 +136,22 @@ def _capitals(text: str) -> Iterator[tuple[int, int]]:
         for part in re.split(r"((?:,|\s(?:and|or))\s)", run[0]):
             yield at, at + len(part)
             at += len(part)
+
+
+def _uncapitalised(text: str, titles: Set[str]) -> list[tuple[int, int]]:
+    """Spans of words that are one of some normalised titles, the longest first."""
+    words = [word.span() for word in re.finditer(r"[\w'’&-]+", text)]
+    spans = (
+        (words[i][0], words[last][1])
+        for i in range(len(words))
+        for last in range(i + 1, min(len(words), i + LONGEST))
+    )
+    found = [(a, b) for a, b in spans if (name := normalise(text[a:b])) in titles and _two(name)]
+    return sorted(found, key=lambda span: span[0] - span[1])
+
+
+def _two(name: str) -> bool:
+    return len(name.split()) - name.startswith(("the ", "a ", "an ")) >= 2
 
 
 def _quotes(text: str) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -253,8 +254,13 @@ def test_an_interrupted_reply_does_not_end_the_chat(run, tmp_path, monkeypatch):
 
 
 def test_chat_needs_no_checkpoint_for_the_bundled_model():
-    said = pecrs("chat", "--top", "2", "--greedy", stdin="Something with robots\n/why 1")
-    assert said.stdout.count("PECRS: ") == 1 and "robots (" in said.stdout
+    said = pecrs("chat", "--top", "2", "--greedy", stdin="toy story with robots\n/why 1\nmore")
+    assert said.stdout.count("PECRS: ") == 2
+    assert said.stdout.count("no film recognised; ") == 1 and '"Up", Home Alone)' in said.stdout
+    assert "(toy story: did you mean Toy Story (1995)" in said.stdout
+    part = re.search(r"^  robots +(\d+)  (#+)$", said.stdout, re.M)
+    assert part and abs(int(part[1]) / 4 - len(part[2])) <= 1
+    assert "speaks for" in said.stdout and "(100 would be" in said.stdout
 
 
 def test_the_page_is_a_notebook_that_shows_the_chat(run, tmp_path, monkeypatch):

@@ -93,3 +93,4 @@ CandidatesOption = Annotated[
     ),
 ]
 TopOption = Annotated[int, typer.Option("--top", min=1, help="How many items to show.")]
+NAMING = 'name a film with its year, quotation marks or capitals: Up (2009), "Up", Home Alone'

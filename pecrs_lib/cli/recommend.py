@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pecrs_lib.cli.options import (
+    NAMING,
     BackboneOption,
     CacheOption,
     CandidatesOption,
@@ -130,7 +131,7 @@ def _dialogues(
     if format is TextFormat.text:
         dialogue = read_transcript(text, catalogue, name)
         named = [catalogue[catalogue.row[i]].name for u in dialogue.utterances for i in u.items]
-        say(f"recognised: {'; '.join(dict.fromkeys(named)) or 'no title'}")
+        say(f"recognised: {'; '.join(dict.fromkeys(named)) or f'no title; {NAMING}'}")
         return [dialogue]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "dialogues.jsonl"

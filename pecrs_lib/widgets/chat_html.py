@@ -165,9 +165,9 @@ def heard(answer: Answer | None) -> str:
 
 
 def unknown(words: str, near: Sequence[Movie]) -> str:
-    """A title that no film bears."""
-    known = "Did you mean:" if near else "No title here is spelt like it."
-    return f"“{escape(words[:80])}” is no film I know. {known}"
+    """Words that may mean a film, see `transcript.near_misses`; buttons for `near` follow."""
+    said = f"“{escape(words[:80])}”"
+    return f"{said}: did you mean" if near else f"{said} is no film I know."
 
 
 def download(content: bytes) -> str:
