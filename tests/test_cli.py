@@ -351,6 +351,12 @@ def test_describe_split_convert(files, tmp_path, dialogues):
     source = files / "train.jsonl"
     table = pecrs("data", "describe", "--format", "jsonl", source, files / "test.jsonl", status=0)
     assert table.stdout.split()[:2] == ["Dialogues", "11"]
+    assert "please check" not in table.stderr
+    write_jsonl([Dialogue("none", ())], tmp_path / "odd.jsonl")
+    odd = pecrs("data", "describe", "--format", "jsonl", source, tmp_path / "odd.jsonl", "--json")
+    [doubt] = json.loads(odd.stdout)["doubts"]
+    assert (doubt["n"], doubt["places"]) == (1, ["dialogue 'none'"])
+    assert "please check: dialogues without an utterance: 1 (dialogue 'none')" in odd.stderr
 
     outs = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     pecrs(
