@@ -140,7 +140,11 @@ def test_compat_sets_every_switch_and_set_has_the_last_word(files, tiny_backbone
 def test_train_refuses_to_resume_what_is_not_the_same(run, files, tiny_backbone, tmp_path):
     before = (run / "split.json").read_bytes()
     line = complaint(*training(files, tiny_backbone, run, "--epochs", "3", "--seed", "1"))
-    assert "epochs" in line and "seed" in line and "--no-resume" in line
+    assert "epochs was 2, is 3" in line and "seed was 0, is 1" in line and "--no-resume" in line
+    assert "cannot be made longer" in line
+    shape = [*training(files, tiny_backbone, run, "--epochs", "2", "--batch-size", "4")]
+    line = complaint(*shape)
+    assert "batch_size was 3, is 4" in line and "longer" not in line
     assert (run / "split.json").read_bytes() == before
     movies = (files / "movies.csv").read_text().replace("Horror", "Noir")
     (tmp_path / "movies.csv").write_text(movies)
@@ -465,7 +469,7 @@ WRONG = {
         "no PECRS checkpoint",
     ),
     "no such checkpoint": (["chat", "--checkpoint", "nowhere"], "nowhere: no such folder"),
-    "dialogue file missing": (["recommend", "--checkpoint", "{folder}", "none.txt"], "none.txt"),
+    "dialogue file missing": (["recommend", "none.txt"], "none.txt"),
     "unknown field": (["{train_command}", "--set", "negative=3"], "did you mean negatives"),
     "unknown field, nothing close": (["{train_command}", "--set", "qqq=3"], "there are: backbone"),
     "no value": (["{train_command}", "--set", "epochs"], "field=value"),
@@ -495,6 +499,53 @@ def test_errors_are_one_line(case, files, tiny_backbone, tmp_path, monkeypatch):
     result = pecrs(*whole, status=2)
     errors = [line for line in result.stderr.splitlines() if line.startswith("pecrs: ")]
     assert len(errors) == 1 and expected in errors[0], result.stderr
+
+
+FIRST = {  # command: what is wrong with it
+    "chat": (["chat", "--checkpoint", "{folder}"], "no PECRS checkpoint"),
+    "chat, catalogue": (["chat", "--catalogue", "none.csv"], "none.csv: no such file"),
+    "serve": (["serve", "--checkpoint", "{folder}"], "no PECRS checkpoint"),
+    "recommend, format": (["recommend", "--format", "jsonl", "{catalogue}"], "csv:1: not JSON"),
+    "evaluate": (["evaluate", "--checkpoint", "{run}", *JSONL, "--test", "none"], "none: no such"),
+    "evaluate, format": (
+        ["evaluate", "--checkpoint", "{run}", "--format", "redial", "--test", "{train}"],
+        "looks like format 'jsonl'",
+    ),
+    "evaluate, train": (
+        ["evaluate", "--checkpoint", "{run}", *JSONL, "--test", "{train}", "--train", "none"],
+        "none: no such file",
+    ),
+    "rate": (
+        ["rate", "reply", "--checkpoint", "{run}", *JSONL, "--test", "none", "--system", "a",
+         "--out", "x"], "none: no such file",
+    ),
+    "train": (["train", *JSONL, "--train", "{train}", "--out", "x", "--valid", "none"], "none: no"),
+    "train, catalogue": (
+        ["train", *JSONL, "--train", "{train}", "--out", "x", "--catalogue", "{train}"], "train.jso"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FIRST)
+def test_what_is_cheap_to_check_is_refused_first(case, files, run, monkeypatch):
+    """No language model is loaded: whoever asks for one hears of it here."""
+    from pecrs_lib.backbone import Backbone
+
+    def loaded(*_, **__):
+        raise AssertionError("the language model is loaded before the input is checked")
+
+    monkeypatch.setattr(Backbone, "load", loaded)
+    arguments, expected = FIRST[case]
+    places = {"folder": files, "run": run, "train": files / "train.jsonl"}
+    line = complaint(*(a.format(**places, catalogue=files / "movies.csv") for a in arguments))
+    assert expected in line
+
+
+def test_another_run_is_refused_before_the_model_is_loaded(run, files, tiny_backbone, monkeypatch):
+    from pecrs_lib.model import PECRS
+
+    monkeypatch.setattr(PECRS, "from_backbone", None)
+    assert "negatives" in complaint(*training(files, tiny_backbone, run, "--negatives", "4"))
 
 
 def test_bad_dialogues_on_stdin(run):

@@ -74,17 +74,19 @@ def chat(
 
     Example: pecrs chat --checkpoint run
     """
+    from pecrs_lib.cli.folders import find
+
+    found = find(checkpoint, catalogue)
     asked: dict[str, Any] = {
-        "checkpoint": checkpoint, "catalogue": catalogue, "backbone": backbone, "cache": cache,
-        "top": top, "seed": seed, "always_recommend": always_recommend,
-        "exclude_mentioned": not repeats, "greedy": greedy, "beams": beams,
+        "backbone": backbone, "cache": cache, "top": top, "seed": seed, "greedy": greedy,
+        "beams": beams, "always_recommend": always_recommend, "exclude_mentioned": not repeats,
     }  # fmt: skip
     if page:
-        serve(asked, port)
+        serve(found, asked, port)
         return
     from pecrs_lib.cli.trained import load_chat
 
-    talk = load_chat(**asked)
+    talk = load_chat(found, **asked)
     talk.on_text = show_piece
     typed = sys.stdin.isatty()
     if typed:

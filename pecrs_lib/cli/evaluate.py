@@ -88,34 +88,30 @@ def evaluate(
         stop("nothing to evaluate: give --baselines, or --checkpoint DIR, or both")
     if baselines and train is None:
         stop("--baselines learn from training dialogues: give --train FILE")
+    from pecrs_lib.cli.folders import find
     from pecrs_lib.cli.inputs import load_catalogue, load_dialogues
+
+    found = None if checkpoint is None else find(checkpoint, catalogue)
+    items = load_catalogue(catalogue) if found is None else found.catalogue
+    dialogues = load_dialogues([test], format, items)
+    learned = None if train is None else load_dialogues([train], format, items)
+    if items is None:
+        items = _mentioned([*(learned or []), *dialogues])
     from pecrs_lib.evaluation import as_records, recall_table
 
-    ready = None
-    items = None
-    if checkpoint is not None:
+    predictions: list[Predictions] = []
+    texts: dict[str, Any] = {}
+    if found is not None:
         from pecrs_lib.cli.trained import load_ready
         from pecrs_lib.devices import connect, lost_processes_named, processes_of
 
         processes = processes_of(connect())
         with lost_processes_named(processes):
-            ready = load_ready(checkpoint, catalogue, backbone, cache, processes)
-        items = ready.catalogue
-    else:
-        items = load_catalogue(catalogue)
-    dialogues = load_dialogues([test], format, items)
-    learned = None if train is None else load_dialogues([train], format, items)
-    if items is None:
-        items = _mentioned([*(learned or []), *dialogues])
-
-    predictions: list[Predictions] = []
-    texts: dict[str, Any] = {}
-    if ready is not None:
-        with lost_processes_named(ready.processes):
+            ready = load_ready(found, backbone, cache, processes)
             prediction, texts = _model(
                 ready, dialogues, candidates, replies, always_recommend, seed
             )
-        if not ready.processes.first:
+        if not processes.first:
             return
         predictions = [prediction]
     if learned is not None:

@@ -74,12 +74,14 @@ def recommend(
       echo 'seeker: I loved Home Alone. Something for Christmas?' |
         pecrs recommend --top 5
     """
-    text = _text(file)
+    from pecrs_lib.cli.folders import find
+
+    place = find(checkpoint, catalogue)
+    dialogues = _dialogues(_text(file), STDIN if file == "-" else file, format, place.catalogue)
     from pecrs_lib.cli.trained import load_ready
     from pecrs_lib.recommend import recommend as best
 
-    ready = load_ready(checkpoint, catalogue, backbone, cache)
-    dialogues = _dialogues(text, STDIN if file == "-" else file, format, ready.catalogue)
+    ready = load_ready(place, backbone, cache)
     results: list[list[Recommendation]] = []
     for start in range(0, len(dialogues), BATCH):
         part = dialogues[start : start + BATCH]
