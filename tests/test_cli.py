@@ -191,7 +191,9 @@ def test_recommend_from_stdin_and_file(run, files, catalogue):
     assert all(1 <= p["retrieved"] <= 12 for p in places)  # of 12 candidates
     assert f"recognised: {movie.name}; {other.name}" in result.stderr
 
-    several = pecrs("recommend", "--checkpoint", run, "--new", "--json", files / "test.jsonl")
+    several = pecrs(
+        "recommend", "--checkpoint", run, "--no-repeats", "--json", files / "test.jsonl"
+    )
     results = json.loads(several.stdout)["results"]
     assert [r["dialogue"] for r in results] == ["d0", "d1", "d2"]
     for r in results:

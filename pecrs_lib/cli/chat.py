@@ -14,6 +14,7 @@ from pecrs_lib.cli.options import (
     CacheOption,
     CatalogueOption,
     OwnCheckpointOption,
+    RepeatsOption,
     SeedOption,
     TopOption,
 )
@@ -53,9 +54,7 @@ def chat(
     always_recommend: Annotated[
         bool, typer.Option("--always-recommend", help="Prompt every reply with an item.")
     ] = False,
-    repeats: Annotated[
-        bool, typer.Option("--repeats", help="What was named before may be recommended again.")
-    ] = False,
+    repeats: RepeatsOption = False,
     seed: SeedOption = 0,
     catalogue: CatalogueOption = None,
     backbone: BackboneOption = None,

@@ -92,5 +92,11 @@ CandidatesOption = Annotated[
         "--candidates", min=1, help="M, items retrieved and then re-ranked; default: as trained."
     ),
 ]
+RepeatsOption = Annotated[
+    bool,
+    typer.Option(
+        "--repeats/--no-repeats", help="Whether what was named before may be recommended again."
+    ),
+]
 TopOption = Annotated[int, typer.Option("--top", min=1, help="How many items to show.")]
 NAMING = 'name a film with its year, quotation marks or capitals: Up (2009), "Up", Home Alone'

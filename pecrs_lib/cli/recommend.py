@@ -18,6 +18,7 @@ from pecrs_lib.cli.options import (
     CatalogueOption,
     JsonOption,
     OwnCheckpointOption,
+    RepeatsOption,
     TopOption,
 )
 from pecrs_lib.cli.terminal import columns, say, show, show_json, stop
@@ -47,9 +48,7 @@ def recommend(
         ),
     ] = None,
     top: TopOption = 10,
-    new: Annotated[
-        bool, typer.Option("--new", help="Leave out what the dialogue has named already.")
-    ] = False,
+    repeats: RepeatsOption = True,
     candidates: CandidatesOption = None,
     catalogue: CatalogueOption = None,
     backbone: BackboneOption = None,
@@ -58,7 +57,8 @@ def recommend(
 ) -> None:
     """Recommend items to a dialogue from stdin or a file.
 
-    A jsonl file may hold several dialogues; each gets its result. In plain text, a
+    A jsonl file may hold several dialogues; each gets its result. What was named before may come
+    again, as in the paper's evaluation; --no-repeats leaves it out. In plain text, a
     film counts as named where it has its year, quotation marks or capitals:
     Up (2009), "Up", Home Alone. What was recognised is said on stderr.
 
@@ -87,7 +87,7 @@ def recommend(
         part = dialogues[start : start + BATCH]
         results += best(
             ready.model, part, ready.catalogue, ready.v, top=top, candidates=candidates,
-            exclude_mentioned=new,
+            exclude_mentioned=not repeats,
         )  # fmt: skip
     if as_json:
         pairs = zip(dialogues, results, strict=True)
