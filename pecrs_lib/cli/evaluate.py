@@ -61,7 +61,8 @@ def evaluate(
 ) -> None:
     """Measure baselines, a trained model, or both.
 
-    Recall@1, 10 and 50 in percent with 95 % intervals, for all targets and for novel ones. A
+    Recall@1, 10 and 50 in percent with 95 % intervals, for all targets and for novel ones. (Where
+    none or all of the points hit, the interval is what so many equal points cannot exclude.) A
     point is an item that a recommender mentions; novel is what nobody had mentioned before.
     Ranks are over the whole catalogue. For a checkpoint also perplexity, ROUGE, Dist and F-1.
 
