@@ -104,6 +104,11 @@ class Predictions:
         arrays = (getattr(self, f.name)[keep] for f in fields(self)[1:])
         return type(self)(self.name, *arrays)
 
+    def same_points(self, other: Predictions) -> bool:
+        """Whether both were measured on the same targets of the same turns."""
+        names = ("dialogue", "turn", "item", "novel")
+        return all(np.array_equal(getattr(self, n), getattr(other, n)) for n in names)
+
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` file: plain arrays, no pickles."""
         arrays: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -249,9 +254,8 @@ def paired_bootstrap(
     raise ValueError.
     """
     a, b = a.of(targets), b.of(targets)
-    for name in ("dialogue", "turn", "item", "novel"):
-        if not np.array_equal(getattr(a, name), getattr(b, name)):
-            raise ValueError(f"{a.name!r} and {b.name!r} differ in {name}: not the same points")
+    if not a.same_points(b):
+        raise ValueError(f"{a.name!r} and {b.name!r} were not measured on the same points")
     if not len(a):
         raise ValueError(f"no {targets} points to compare {a.name!r} and {b.name!r} on")
     gain = (a.rank <= k).astype(float) - (b.rank <= k)  # (P,) in {-1, 0, 1}

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -34,6 +35,7 @@ from pecrs_lib.data import (
     write_catalogue,
     write_jsonl,
 )
+from pecrs_lib.evaluation import Predictions
 from pecrs_lib.reproduction.variants import COMPAT
 from pecrs_lib.transcript import find_items, read_transcript
 from tests.toys import toy_dialogues
@@ -177,6 +179,45 @@ def test_evaluate_checkpoint(run, files):
         "--test", files / "test.jsonl", "--candidates", "3",
     ).stdout  # fmt: skip
     assert "PECRS" in plain and "perplexity" in plain and "rouge1" not in plain
+
+
+def test_two_checkpoints_are_compared_point_by_point(run, files, tmp_path):
+    def evaluate(checkpoint, *more, test="test.jsonl"):
+        return [
+            "evaluate", "--checkpoint", checkpoint, *JSONL, "--test", files / test, "--no-replies",
+            *more,
+        ]  # fmt: skip
+
+    kept = tmp_path / "kept.npz"
+    told = pecrs(*evaluate(run, "--ranks", kept, "--candidates", "3", "--json"))
+    assert "differences" not in json.loads(told.stdout)
+    same = pecrs(*evaluate(run, "--candidates", "3", "--against", kept, "--json"))
+    zero = json.loads(same.stdout)["differences"]
+    assert [(d["targets"], d["k"]) for d in zero] == [
+        (t, k) for t in ("all", "novel") for k in (1, 10, 50)
+    ]
+    assert all(d["difference"] == d["low"] == d["high"] == 0 for d in zero)
+
+    ranked = Predictions.load(kept)
+    worse = replace(ranked, rank=ranked.rank + 1)  # whoever was first is second
+    worse.save(kept)
+    ahead = json.loads(
+        pecrs(*evaluate(run, "--candidates", "3", "--against", kept, "--json")).stdout
+    )
+    first = ahead["differences"][0]
+    assert first["difference"] == pytest.approx(100 * (ranked.rank == 1).mean()) and first["n"] > 3
+    table = pecrs(*evaluate(run, "--candidates", "3", "--against", kept)).stdout
+    line = next(part for part in table.splitlines() if "R@1 " in part and "p = " in part)
+    assert line.split()[:4] == ["all", str(first["n"]), "R@1", f"{first['difference']:+.1f}"]
+
+    other = complaint(*evaluate(run, "--against", kept, test="train.jsonl"))
+    assert str(kept) in other and "the same dialogues" in other
+    assert "no folder" in complaint(*evaluate(run, "--ranks", tmp_path / "none" / "kept.npz"))
+    assert "not saved predictions" in complaint(*evaluate(run, "--against", files / "test.jsonl"))
+    assert "--checkpoint" in complaint(
+        "evaluate", *JSONL, "--baselines", "--train", files / "train.jsonl", "--test",
+        files / "test.jsonl", "--against", kept,
+    )  # fmt: skip
 
 
 def test_recommend_from_stdin_and_file(run, files, catalogue):

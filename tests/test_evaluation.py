@@ -314,11 +314,11 @@ class TestPaired:
 
     def test_other_points_raise(self) -> None:
         a = predictions([1, 2], [0, 1])
-        with pytest.raises(ValueError, match="differ in dialogue"):
+        with pytest.raises(ValueError, match="not measured on the same points"):
             paired_bootstrap(a, predictions([1, 2], [0, 0]), 1)
-        with pytest.raises(ValueError, match="differ in item"):
+        with pytest.raises(ValueError, match="not measured on the same points"):
             paired_bootstrap(a, replace(a, item=np.array(["i0", "x"])), 1)
-        with pytest.raises(ValueError, match="differ in dialogue"):
+        with pytest.raises(ValueError, match="not measured on the same points"):
             paired_bootstrap(a, predictions([1, 2, 3], [0, 1, 2]), 1)
         with pytest.raises(ValueError, match="no novel points"):
             old = predictions([1, 2], [0, 1], [False, False])

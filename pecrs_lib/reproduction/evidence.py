@@ -232,7 +232,7 @@ def gain(
     """
     pairs = [(x.of(targets), y.of(targets)) for x, y in zip(a, b, strict=True)]
     for x, y in pairs:
-        if not (np.array_equal(x.dialogue, y.dialogue) and np.array_equal(x.item, y.item)):
+        if not x.same_points(y):
             raise ValueError(f"{x.name!r} and {y.name!r} were not measured on the same points")
     hits = [(x.rank <= k).astype(float) - (y.rank <= k) for x, y in pairs]
     moved = any(not np.array_equal(x.rank, y.rank) for x, y in pairs)
