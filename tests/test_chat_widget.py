@@ -61,7 +61,7 @@ def test_an_exchange_shows_reply_cards_and_places(widget):
     text = widget.cards.children[0].text.value
     if first is not ODD:
         assert first.name in text and first.plot in text
-    assert "Nearest to it in what was said" in text and "Home Alone (1990)" in text
+    assert "Nearest to it in what was said</b> (of 100): " in text and "Home Alone (1990)" in text
     assert widget.table.value.count("<tr>") == 1 + 4 and "scope" in widget.table.value
     assert "Recognised: Home Alone (1990)" in widget.notes.value
 

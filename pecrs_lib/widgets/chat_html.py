@@ -109,12 +109,14 @@ def card(found: Recommendation, place: int, named: bool, near: Near) -> str:
     if movie.plot:
         rows.append(f"<p>{escape(movie.plot)}</p>")
     if near:
-        rows.append(f'<p class="why"><b>Nearest to it in what was said:</b> {_near(near)}</p>')
+        rows.append(
+            f'<p class="why"><b>Nearest to it in what was said</b> (of 100): {_near(near)}</p>'
+        )
     return f'<article aria-label="{escape(movie.name)}">{"".join(rows)}</article>'
 
 
 def _near(near: Near) -> str:
-    return ", ".join(f"{escape(name[:40])} {part:.0f}\N{NO-BREAK SPACE}%" for name, part in near)
+    return ", ".join(f"{escape(name[:40])} {part:.0f}" for name, part in near)
 
 
 def _signed(score: float) -> str:
