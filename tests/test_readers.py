@@ -530,10 +530,16 @@ def test_csv_catalogue_is_lenient_where_nothing_is_lost(tmp_path: Path) -> None:
     [
         ("id,title\n1,Up\n1,It\n", r"c\.csv:3: id '1' is the id of line 2"),
         ('id,title,plot\n1,Up,"a\nb"\n2,It\n', r"c\.csv:4: 2 cells, the header has 3"),
-        ("id,year\n1,2000\n", r"c\.csv:1: there is no column 'title'; the header has id, year"),
+        (
+            "id,year\n1,2000\n",
+            r"c\.csv:1: the column 'title' is missing, add it; the header has id, year",
+        ),
         ("id,title,year\n1,Up,soon\n", r"c\.csv:2: field 'year': a year"),
         ("id,title,director\n1,Up,x\n", "unknown column 'director'; known are id, title, year"),
-        ("title,year\nUp,2009\n", r"c\.csv:1: there is no column 'id'; the header has title, year"),
+        (
+            "title,year\nUp,2009\n",
+            r"c\.csv:1: the column 'id' is missing, add it; the header has title, year",
+        ),
         (
             "\nid;title\n1;Up\n",
             r"c\.csv:2: the separator is ';': save the table with commas or tabs",
@@ -756,7 +762,7 @@ def test_roles_have_two_names_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("dialogue,role,text\nd1,seeker,hi\n", (":1: ", "no column 'items'")),
+        ("dialogue,role,text\nd1,seeker,hi\n", (":1: ", "'items' is missing")),
         ("dialogue,role,text,items,when\nd1,seeker,hi,,1\n", (":1: ", "when")),
         ("d1,seeker,hi,m1\n", (":1: ", "dialogue,role,text,items", "'d1,seeker,hi,m1'")),
         ("dialogue;role;text;items\nd1;seeker;a, b;\n", (":1: ", "';'", "commas or tabs")),

@@ -33,7 +33,9 @@ def own_table(path: str | Path, columns: Sequence[str], needed: Sequence[str]) -
     elif len(unknown) == len(header):
         problem = f"the first line must name the columns, {','.join(columns)}; it is {shown(first)}"
     elif lacking:
-        problem = f"there is no column {lacking[0]!r}; the header has {', '.join(header)}"
+        problem = (
+            f"the column {lacking[0]!r} is missing, add it; the header has {', '.join(header)}"
+        )
     elif unknown:
         problem = f"unknown column {unknown[0]!r}; known are {', '.join(columns)}"
     else:
