@@ -151,7 +151,7 @@ def refuse_other_settings(folder: Path, config: Config) -> None:
     try:
         record = json.loads((folder / "pecrs.json").read_text(encoding="utf-8"))
         saved = Config.from_dict(record["config"]).to_dict()  # a younger setting has its default
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unusable(folder, error) from error
     changed = {
         name: f"{name} was {saved[name]}, is {value}"
