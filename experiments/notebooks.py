@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PYPROJECT = ROOT / "pyproject.toml"  # [project.urls] holds the address of the repository
+CITATION = ROOT / "CITATION.cff"
 
 
 def paths() -> list[Path]:
@@ -77,11 +78,11 @@ def repository() -> str:
 
 
 def badges(name: str) -> None:
-    """Write another owner/name into pyproject.toml, the badges and the set-up cells."""
+    """Write another owner/name into pyproject.toml, CITATION.cff, badges and set-up cells."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise SystemExit(f"REPO must be owner/name, got {name!r}")
     old = repository()
-    for path in (PYPROJECT, *paths()):
+    for path in (PYPROJECT, CITATION, *paths()):
         text = path.read_text(encoding="utf-8")
         for host in ("github.com/", "colab.research.google.com/github/"):
             text = text.replace(host + old, host + name)

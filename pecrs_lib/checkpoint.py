@@ -136,6 +136,42 @@ def save_checkpoint(
     replace_folder(final, write)
 
 
+def saved_in(final: Path) -> Path | None:
+    """Where the checkpoint `final` is, if there is one."""
+    # between the two renames of `replace_folder` only the old one has a name
+    return next((f for f in (final, final.with_name(f"{final.name}.old")) if f.exists()), None)
+
+
+def refuse_other_settings(folder: Path, config: Config) -> None:
+    """A run goes on with the settings it began with; reads no weights.
+
+    Raises:
+        CheckpointError: the checkpoint in `folder` has others than `config`.
+    """
+    try:
+        record = json.loads((folder / "pecrs.json").read_text(encoding="utf-8"))
+        saved = Config.from_dict(record["config"]).to_dict()  # a younger setting has its default
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(folder, error) from error
+    changed = {
+        name: f"{name} was {saved[name]}, is {value}"
+        for name, value in config.to_dict().items()
+        if name not in FREE_TO_CHANGE and saved[name] != value
+    }
+    if changed:
+        why = ""
+        if "epochs" in changed:
+            why = "; a run cannot be made longer: its learning rate falls to zero at the last epoch"
+        raise CheckpointError(
+            f"{folder} was written with other settings ({', '.join(changed.values())}){why}; "
+            "choose another folder to start anew"
+        )
+
+
+def _unusable(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{folder} cannot be resumed: {error}; remove the folder to start again")
+
+
 def load_checkpoint(
     final: Path, model: PECRS, optimizer: Any, schedule: Any, data: str
 ) -> Progress | None:
@@ -150,8 +186,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: it is damaged, or was written with other data or settings.
     """
-    # between the two renames of `replace_folder` only the old one has a name
-    folder = next((f for f in (final, final.with_name(f"{final.name}.old")) if f.exists()), None)
+    folder = saved_in(final)
     if folder is None:
         return None
     try:
@@ -159,19 +194,11 @@ def load_checkpoint(
         state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
         saved = PECRS.from_pretrained(folder, backbone=model.config.backbone)
     except Exception as error:
+        raise _unusable(folder, error) from error
+    refuse_other_settings(folder, model.config)
+    if state["data"] != data:
         raise CheckpointError(
-            f"{folder} cannot be resumed: {error}; remove the folder to start again"
-        ) from error
-    config = saved.config.to_dict()  # a setting younger than the checkpoint has its default
-    changed = [
-        name
-        for name, value in model.config.to_dict().items()
-        if name not in FREE_TO_CHANGE and config[name] != value
-    ]
-    if state["data"] != data or changed:
-        what = f"settings ({', '.join(changed)})" if changed else "training data"
-        raise CheckpointError(
-            f"{folder} was written with other {what}; choose another folder to start anew"
+            f"{folder} was written with other training data; choose another folder to start anew"
         )
     trained = dict(saved.named_parameters())
     with torch.no_grad():

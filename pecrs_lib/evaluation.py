@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from pecrs_lib.baselines import Recommender
 from pecrs_lib.data import Catalogue, DataError, Dialogue
 from pecrs_lib.data.storage import whole_file
-from pecrs_lib.metrics import bootstrap_means, recall_at_k, unique_items
+from pecrs_lib.metrics import bootstrap_means, recall_at_k, rule_of_three, unique_items
 
 Targets = Literal["all", "novel"]
 Floats = NDArray[np.float64]
@@ -103,6 +103,11 @@ class Predictions:
         keep = self.novel | (targets == "all")
         arrays = (getattr(self, f.name)[keep] for f in fields(self)[1:])
         return type(self)(self.name, *arrays)
+
+    def same_points(self, other: Predictions) -> bool:
+        """Whether both were measured on the same targets of the same turns."""
+        names = ("dialogue", "turn", "item", "novel")
+        return all(np.array_equal(getattr(self, n), getattr(other, n)) for n in names)
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` file: plain arrays, no pickles."""
@@ -183,7 +188,8 @@ def recall_table(
     Columns ``system``, ``targets`` ("all" or "novel"), ``n`` (points), then per k ``R@k``,
     ``R@k_low``, ``R@k_high`` in percent, then ``Unique``, the distinct top-1 items. An interval
     spans the 2.5 % and 97.5 % quantiles over `samples` resamples of the dialogues that have a point
-    in the set. All systems see the same resamples. A set without points has n = 0 and NaN recalls.
+    in the set; where none or all of the points hit, it is that of `rule_of_three`. All systems see
+    the same resamples. A set without points has n = 0 and NaN recalls.
     """
     rows: list[dict[str, Any]] = []
     for system, targets in ((p, t) for p in predictions for t in ("all", "novel")):
@@ -194,6 +200,8 @@ def recall_table(
         low, high = 100 * np.quantile(means, _BOUNDS, axis=0)  # (K,), (K,)
         for i, cut in enumerate(k):
             value = recall_at_k(points.rank, cut) if len(points) else np.nan
+            if value in (0, 100):
+                low[i], high[i] = rule_of_three(value, len(points), 0, 100)
             row |= {f"R@{cut}": value, f"R@{cut}_low": low[i], f"R@{cut}_high": high[i]}
         rows.append(row | {"Unique": unique_items(points.top1)})
     return pd.DataFrame(rows)
@@ -239,19 +247,22 @@ def paired_bootstrap(
 ) -> PairedDifference:
     """Does `a` recall more than `b`? Both are resampled together, so what they share cancels.
 
-    The interval is the 95 % percentile interval over dialogues. The p-value is twice the share of
-    resamples on the far side of zero (zero counts as both sides), (1 + count) / (1 + samples), at
-    most 1: so it is never 0, and 1 for equal systems. Different points or none raise ValueError.
+    The interval is the 95 % percentile interval over dialogues, or where ranks differ but none
+    crosses k, that of `rule_of_three`; zero to zero means equal ranks. The p-value is twice the
+    share of resamples on the far side of zero (zero counts as both sides), (1 + count) /
+    (1 + samples), at most 1: so it is never 0, and 1 for equal systems. Different points or none
+    raise ValueError.
     """
     a, b = a.of(targets), b.of(targets)
-    for name in ("dialogue", "turn", "item", "novel"):
-        if not np.array_equal(getattr(a, name), getattr(b, name)):
-            raise ValueError(f"{a.name!r} and {b.name!r} differ in {name}: not the same points")
+    if not a.same_points(b):
+        raise ValueError(f"{a.name!r} and {b.name!r} were not measured on the same points")
     if not len(a):
         raise ValueError(f"no {targets} points to compare {a.name!r} and {b.name!r} on")
     gain = (a.rank <= k).astype(float) - (b.rank <= k)  # (P,) in {-1, 0, 1}
     means = bootstrap_means(a.dialogue, gain[:, None], samples, seed)[:, 0]  # (samples,)
     low, high = 100 * np.quantile(means, _BOUNDS)
+    if not gain.any() and not np.array_equal(a.rank, b.rank):
+        low, high = rule_of_three(0, len(a), -100, 100)
     tail = 1 + min(int((means <= 0).sum()), int((means >= 0).sum()))
     difference = recall_at_k(a.rank, k) - recall_at_k(b.rank, k)
     p_value = min(1.0, 2 * tail / (1 + samples))

@@ -156,3 +156,14 @@ def bootstrap_means(
     drawn = (generator.multinomial(len(names), even, size=size) for size in sizes)  # (size, G)
     totals = np.concatenate([counts @ sums for counts in drawn])  # (samples, K + 1)
     return totals[:, :-1] / totals[:, -1:]
+
+
+def rule_of_three(value: float, n: int, least: float, most: float) -> tuple[float, float]:
+    """95 % interval of the mean of n points that are all equal to `value`.
+
+    Resamples of equal points have no spread. But n of them cannot exclude that 3/n of all points
+    are others, between `least` and `most` (Hanley and Lippman-Hand 1983, "If Nothing Goes Wrong, Is
+    Everything All Right?"): 0 hits of 230 points are a recall of up to 1.3 %.
+    """
+    others = min(1.0, 3 / n)
+    return value - others * (value - least), value + others * (most - value)

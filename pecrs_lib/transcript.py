@@ -10,7 +10,7 @@ only if it is exactly the title of one item after `data.matching.normalise`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from rapidfuzz import fuzz, process
 
@@ -25,17 +25,12 @@ from pecrs_lib.data import (
     match_titles,
 )
 from pecrs_lib.data.matching import TitleIndex, normalise
+from pecrs_lib.data.schema import ROLES
 from pecrs_lib.data.spans import merge_consecutive
 
-SPEAKERS: dict[str, Role] = {
-    "seeker": "seeker",
-    "user": "seeker",
-    "recommender": "recommender",
-    "system": "recommender",
-}
 LONGEST = 12  # words of a title that are tried in front of a year
 LONGEST_TITLE = 200  # characters; with its year, the longest of ReDial has 79
-_LINE = re.compile(rf"\s*({'|'.join(SPEAKERS)})\s*:\s*(.*)", re.IGNORECASE)
+_LINE = re.compile(rf"\s*({'|'.join(ROLES)})\s*:\s*(.*)", re.IGNORECASE)
 _YEAR = re.compile(r"\((?:18|19|20)\d\d\)")
 _QUOTED = re.compile(r"[\"“”„«»]([^\"“”„«»]+)[\"“”„«»]|(?<!\w)['‘]([^'‘’]+)['’](?!\w)")
 _CAPITAL = r"(?:[A-Z0-9][\w'’-]*)"
@@ -61,7 +56,7 @@ def read_transcript(text: str, catalogue: Catalogue, name: str) -> Dialogue:
                 path=name,
                 line=number,
             )
-        utterances.append(say_as(SPEAKERS[found[1].lower()], found[2].strip(), catalogue))
+        utterances.append(say_as(ROLES[found[1].lower()], found[2].strip(), catalogue))
     if not utterances:
         raise DataError("no line 'seeker: …' or 'recommender: …'", path=name)
     return Dialogue(name, merge_consecutive(utterances))
@@ -94,10 +89,13 @@ def find_items(
 
 
 def near_misses(text: str, catalogue: Catalogue, k: int = 3) -> dict[str, list[Movie]]:
-    """Words written like a title that no item bears, with up to k items of the nearest spelling.
+    """Words that may mean a film but are not its title as `find_items` wants it.
 
-    What stands in quotation marks or before a year is listed even when nothing is near (an unknown
-    film); a run of capitals only when something is: it may be a person, or no name at all.
+    They come with up to k items of the nearest spelling. What stands in quotation marks or before a
+    year is listed even when nothing is near (an unknown film); a run of capitals only when
+    something is: it may be a person, or no name at all. A title without capitals ("toy story") is
+    listed if it has two words besides an article. It is no mention, for ordinary words are titles,
+    too: seekers of the bundled dialogues want "something for date night", none means Date Night.
     """
     for mention in find_items(text, catalogue):  # what is known is no candidate
         start, end = mention.start or 0, mention.end or 0
@@ -106,7 +104,7 @@ def near_misses(text: str, catalogue: Catalogue, k: int = 3) -> dict[str, list[M
     found: dict[str, list[Movie]] = {}
     taken: list[tuple[int, int]] = []
     marked = [*_years(text), *_quotes(text)]
-    for start, end in [*marked, *_capitals(text)]:
+    for start, end in [*marked, *_capitals(text), *_uncapitalised(text, set(keys.values()))]:
         if any(start < b and a < end for a, b in taken):
             continue
         sure = (start, end) in marked
@@ -138,6 +136,22 @@ def _capitals(text: str) -> Iterator[tuple[int, int]]:
         for part in re.split(r"((?:,|\s(?:and|or))\s)", run[0]):
             yield at, at + len(part)
             at += len(part)
+
+
+def _uncapitalised(text: str, titles: Set[str]) -> list[tuple[int, int]]:
+    """Spans of words that are one of some normalised titles, the longest first."""
+    words = [word.span() for word in re.finditer(r"[\w'’&-]+", text)]
+    spans = (
+        (words[i][0], words[last][1])
+        for i in range(len(words))
+        for last in range(i + 1, min(len(words), i + LONGEST))
+    )
+    found = [(a, b) for a, b in spans if (name := normalise(text[a:b])) in titles and _two(name)]
+    return sorted(found, key=lambda span: span[0] - span[1])
+
+
+def _two(name: str) -> bool:
+    return len(name.split()) - name.startswith(("the ", "a ", "an ")) >= 2
 
 
 def _quotes(text: str) -> Iterator[tuple[int, int]]:

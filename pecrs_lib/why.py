@@ -18,6 +18,7 @@ from pecrs_lib.model import PECRS
 from pecrs_lib.packing import pack
 from pecrs_lib.recommend import history_windows, with_query
 
+LEAST = 1.0  # percent; what has less says nothing about the film
 SPACES = "Ġ▁"  # how tokenizers write the space before a word
 
 
@@ -30,8 +31,9 @@ def nearest_said(
 
     With `query_pooling` the query is made of a weighted mean of what was read, so each token has
     a part in it: its weight times the cosine between its vector and the movie's, in percent of the
-    largest weight. A word has the part of its strongest token. What attention adds at ``[REC]`` is
-    not in it. Without pooling: empty lists.
+    largest weight. So 100 is the token that counts most, if its vector points exactly to the
+    movie. A word has the part of its strongest token; parts below `LEAST` are left out. What
+    attention adds at ``[REC]`` is not in it. Without pooling: empty lists.
     """
     queries = model.queries
     if queries.words is None:
@@ -52,7 +54,7 @@ def nearest_said(
         for name, at in things:
             best[name] = max(best.get(name, 0.0), *(column[t] for t in at))
         order = sorted(best, key=lambda name: -best[name])
-        found.append([(name, best[name]) for name in order if best[name] > 0][:k])
+        found.append([(name, best[name]) for name in order if best[name] >= LEAST][:k])
     return found
 
 

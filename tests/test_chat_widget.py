@@ -61,7 +61,7 @@ def test_an_exchange_shows_reply_cards_and_places(widget):
     text = widget.cards.children[0].text.value
     if first is not ODD:
         assert first.name in text and first.plot in text
-    assert "Nearest to it in what was said" in text and "Home Alone (1990)" in text
+    assert "Nearest to it in what was said</b> (of 100): " in text and "Home Alone (1990)" in text
     assert widget.table.value.count("<tr>") == 1 + 4 and "scope" in widget.table.value
     assert "Recognised: Home Alone (1990)" in widget.notes.value
 
@@ -112,7 +112,7 @@ def test_the_link_holds_the_conversation(widget, tmp_path):
 def test_a_misspelt_film_is_offered_and_replaced(widget):
     say(widget, 'I loved Hoem Alone and "Zzyzx Road"')
     known, unknown = sorted(widget.suggestions.children, key=lambda row: -len(row.children))
-    assert "Hoem Alone" in known.children[0].value and "No title" in unknown.children[0].value
+    assert "Hoem Alone" in known.children[0].value and "no film I know" in unknown.children[0].value
     known.children[1].click()
     assert widget.chat.dialogue.utterances[0].items == ("m0",) and len(widget.chat.answers) == 1
     assert [len(row.children) for row in widget.suggestions.children] == [1]  # the road is left

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -33,6 +35,7 @@ from pecrs_lib.data import (
     write_catalogue,
     write_jsonl,
 )
+from pecrs_lib.evaluation import Predictions
 from pecrs_lib.reproduction.variants import COMPAT
 from pecrs_lib.transcript import find_items, read_transcript
 from tests.toys import toy_dialogues
@@ -139,7 +142,11 @@ def test_compat_sets_every_switch_and_set_has_the_last_word(files, tiny_backbone
 def test_train_refuses_to_resume_what_is_not_the_same(run, files, tiny_backbone, tmp_path):
     before = (run / "split.json").read_bytes()
     line = complaint(*training(files, tiny_backbone, run, "--epochs", "3", "--seed", "1"))
-    assert "epochs" in line and "seed" in line and "--no-resume" in line
+    assert "epochs was 2, is 3" in line and "seed was 0, is 1" in line and "--no-resume" in line
+    assert "cannot be made longer" in line
+    shape = [*training(files, tiny_backbone, run, "--epochs", "2", "--batch-size", "4")]
+    line = complaint(*shape)
+    assert "batch_size was 3, is 4" in line and "longer" not in line
     assert (run / "split.json").read_bytes() == before
     movies = (files / "movies.csv").read_text().replace("Horror", "Noir")
     (tmp_path / "movies.csv").write_text(movies)
@@ -174,6 +181,45 @@ def test_evaluate_checkpoint(run, files):
     assert "PECRS" in plain and "perplexity" in plain and "rouge1" not in plain
 
 
+def test_two_checkpoints_are_compared_point_by_point(run, files, tmp_path):
+    def evaluate(checkpoint, *more, test="test.jsonl"):
+        return [
+            "evaluate", "--checkpoint", checkpoint, *JSONL, "--test", files / test, "--no-replies",
+            *more,
+        ]  # fmt: skip
+
+    kept = tmp_path / "kept.npz"
+    told = pecrs(*evaluate(run, "--ranks", kept, "--candidates", "3", "--json"))
+    assert "differences" not in json.loads(told.stdout)
+    same = pecrs(*evaluate(run, "--candidates", "3", "--against", kept, "--json"))
+    zero = json.loads(same.stdout)["differences"]
+    assert [(d["targets"], d["k"]) for d in zero] == [
+        (t, k) for t in ("all", "novel") for k in (1, 10, 50)
+    ]
+    assert all(d["difference"] == d["low"] == d["high"] == 0 for d in zero)
+
+    ranked = Predictions.load(kept)
+    worse = replace(ranked, rank=ranked.rank + 1)  # whoever was first is second
+    worse.save(kept)
+    ahead = json.loads(
+        pecrs(*evaluate(run, "--candidates", "3", "--against", kept, "--json")).stdout
+    )
+    first = ahead["differences"][0]
+    assert first["difference"] == pytest.approx(100 * (ranked.rank == 1).mean()) and first["n"] > 3
+    table = pecrs(*evaluate(run, "--candidates", "3", "--against", kept)).stdout
+    line = next(part for part in table.splitlines() if "R@1 " in part and "p = " in part)
+    assert line.split()[:4] == ["all", str(first["n"]), "R@1", f"{first['difference']:+.1f}"]
+
+    other = complaint(*evaluate(run, "--against", kept, test="train.jsonl"))
+    assert str(kept) in other and "the same dialogues" in other
+    assert "no folder" in complaint(*evaluate(run, "--ranks", tmp_path / "none" / "kept.npz"))
+    assert "not saved predictions" in complaint(*evaluate(run, "--against", files / "test.jsonl"))
+    assert "--checkpoint" in complaint(
+        "evaluate", *JSONL, "--baselines", "--train", files / "train.jsonl", "--test",
+        files / "test.jsonl", "--against", kept,
+    )  # fmt: skip
+
+
 def test_recommend_from_stdin_and_file(run, files, catalogue):
     movie, other = catalogue[1], catalogue[2]
     text = f"seeker: I liked {movie.name}\n\nSystem: and what about this\nuser: {other.title}?"
@@ -186,7 +232,9 @@ def test_recommend_from_stdin_and_file(run, files, catalogue):
     assert all(1 <= p["retrieved"] <= 12 for p in places)  # of 12 candidates
     assert f"recognised: {movie.name}; {other.name}" in result.stderr
 
-    several = pecrs("recommend", "--checkpoint", run, "--new", "--json", files / "test.jsonl")
+    several = pecrs(
+        "recommend", "--checkpoint", run, "--no-repeats", "--json", files / "test.jsonl"
+    )
     results = json.loads(several.stdout)["results"]
     assert [r["dialogue"] for r in results] == ["d0", "d1", "d2"]
     for r in results:
@@ -253,8 +301,13 @@ def test_an_interrupted_reply_does_not_end_the_chat(run, tmp_path, monkeypatch):
 
 
 def test_chat_needs_no_checkpoint_for_the_bundled_model():
-    said = pecrs("chat", "--top", "2", "--greedy", stdin="Something with robots\n/why 1")
-    assert said.stdout.count("PECRS: ") == 1 and "robots (" in said.stdout
+    said = pecrs("chat", "--top", "2", "--greedy", stdin="toy story with robots\n/why 1\nmore")
+    assert said.stdout.count("PECRS: ") == 2
+    assert said.stdout.count("no film recognised; ") == 1 and '"Up", Home Alone)' in said.stdout
+    assert "(toy story: did you mean Toy Story (1995)" in said.stdout
+    part = re.search(r"^  robots +(\d+)  (#+)$", said.stdout, re.M)
+    assert part and abs(int(part[1]) / 4 - len(part[2])) <= 1
+    assert "speaks for" in said.stdout and "(100 would be" in said.stdout
 
 
 def test_the_page_is_a_notebook_that_shows_the_chat(run, tmp_path, monkeypatch):
@@ -345,6 +398,12 @@ def test_describe_split_convert(files, tmp_path, dialogues):
     source = files / "train.jsonl"
     table = pecrs("data", "describe", "--format", "jsonl", source, files / "test.jsonl", status=0)
     assert table.stdout.split()[:2] == ["Dialogues", "11"]
+    assert "please check" not in table.stderr
+    write_jsonl([Dialogue("none", ())], tmp_path / "odd.jsonl")
+    odd = pecrs("data", "describe", "--format", "jsonl", source, tmp_path / "odd.jsonl", "--json")
+    [doubt] = json.loads(odd.stdout)["doubts"]
+    assert (doubt["n"], doubt["places"]) == (1, ["dialogue 'none'"])
+    assert "please check: dialogues without an utterance: 1 (dialogue 'none')" in odd.stderr
 
     outs = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     pecrs(
@@ -453,7 +512,7 @@ WRONG = {
         "no PECRS checkpoint",
     ),
     "no such checkpoint": (["chat", "--checkpoint", "nowhere"], "nowhere: no such folder"),
-    "dialogue file missing": (["recommend", "--checkpoint", "{folder}", "none.txt"], "none.txt"),
+    "dialogue file missing": (["recommend", "none.txt"], "none.txt"),
     "unknown field": (["{train_command}", "--set", "negative=3"], "did you mean negatives"),
     "unknown field, nothing close": (["{train_command}", "--set", "qqq=3"], "there are: backbone"),
     "no value": (["{train_command}", "--set", "epochs"], "field=value"),
@@ -483,6 +542,53 @@ def test_errors_are_one_line(case, files, tiny_backbone, tmp_path, monkeypatch):
     result = pecrs(*whole, status=2)
     errors = [line for line in result.stderr.splitlines() if line.startswith("pecrs: ")]
     assert len(errors) == 1 and expected in errors[0], result.stderr
+
+
+FIRST = {  # command: what is wrong with it
+    "chat": (["chat", "--checkpoint", "{folder}"], "no PECRS checkpoint"),
+    "chat, catalogue": (["chat", "--catalogue", "none.csv"], "none.csv: no such file"),
+    "serve": (["serve", "--checkpoint", "{folder}"], "no PECRS checkpoint"),
+    "recommend, format": (["recommend", "--format", "jsonl", "{catalogue}"], "csv:1: not JSON"),
+    "evaluate": (["evaluate", "--checkpoint", "{run}", *JSONL, "--test", "none"], "none: no such"),
+    "evaluate, format": (
+        ["evaluate", "--checkpoint", "{run}", "--format", "redial", "--test", "{train}"],
+        "looks like format 'jsonl'",
+    ),
+    "evaluate, train": (
+        ["evaluate", "--checkpoint", "{run}", *JSONL, "--test", "{train}", "--train", "none"],
+        "none: no such file",
+    ),
+    "rate": (
+        ["rate", "reply", "--checkpoint", "{run}", *JSONL, "--test", "none", "--system", "a",
+         "--out", "x"], "none: no such file",
+    ),
+    "train": (["train", *JSONL, "--train", "{train}", "--out", "x", "--valid", "none"], "none: no"),
+    "train, catalogue": (
+        ["train", *JSONL, "--train", "{train}", "--out", "x", "--catalogue", "{train}"], "train.jso"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FIRST)
+def test_what_is_cheap_to_check_is_refused_first(case, files, run, monkeypatch):
+    """No language model is loaded: whoever asks for one hears of it here."""
+    from pecrs_lib.backbone import Backbone
+
+    def loaded(*_, **__):
+        raise AssertionError("the language model is loaded before the input is checked")
+
+    monkeypatch.setattr(Backbone, "load", loaded)
+    arguments, expected = FIRST[case]
+    places = {"folder": files, "run": run, "train": files / "train.jsonl"}
+    line = complaint(*(a.format(**places, catalogue=files / "movies.csv") for a in arguments))
+    assert expected in line
+
+
+def test_another_run_is_refused_before_the_model_is_loaded(run, files, tiny_backbone, monkeypatch):
+    from pecrs_lib.model import PECRS
+
+    monkeypatch.setattr(PECRS, "from_backbone", None)
+    assert "negatives" in complaint(*training(files, tiny_backbone, run, "--negatives", "4"))
 
 
 def test_bad_dialogues_on_stdin(run):

@@ -14,6 +14,7 @@ from pecrs_lib.data import (
     Movie,
     Utterance,
     describe,
+    doubts,
     match_catalogue,
     read_catalogue,
     read_processed,
@@ -72,6 +73,33 @@ def test_statistics_can_be_shown_and_kept() -> None:
     assert len(rows) == len(counts.to_json())
     assert len({len(row) for row in rows}) == 1
     assert rows[0].split() == ["Dialogues", "3"]
+
+
+def test_what_may_be_wrong_is_counted_with_its_first_places() -> None:
+    films = Catalogue((Movie("up", "Up", 2009), Movie("shining", "The Shining")))
+    text = "I liked Up (2009) and shining"
+    fine = (Mention("up", 8, 17), Mention("shining", 22, 29))
+    shifted = (Mention("up", 9, 18), Mention("shining", 18, 21))  # "p (2009) ", "and"
+
+    def talk(name: str, *said: Utterance) -> Dialogue:
+        return Dialogue(name, (*said, Utterance("recommender", "ok")))
+
+    good = [talk("g", Utterance("seeker", text, (*fine, Mention("elsewhere"))))]
+    assert doubts(good, films) == []
+    bad = [talk(f"b{k}", Utterance("seeker", text, shifted)) for k in range(4)]
+    odd = [Dialogue("e", ()), Dialogue("s", (Utterance("seeker", " "),))]
+    found = {doubt.what: doubt for doubt in doubts([*good, *bad, *odd], films)}
+    assert {what: doubt.n for what, doubt in found.items()} == {
+        "dialogues without an utterance": 1,
+        "dialogues in which no recommender speaks": 1,
+        "utterances without text": 1,
+        "mentions that begin or end inside a word": 4,
+        "mentions in words unlike the title": 4,
+    }
+    unlike = found["mentions in words unlike the title"]
+    assert unlike.places[0] == "dialogue 'b0', utterance 1, 'and' for 'The Shining'"
+    assert len(unlike.places) == 3 and str(unlike).endswith("; …)")
+    assert "mentions in words unlike the title" not in {d.what for d in doubts(bad)}  # no titles
 
 
 def test_real_inspired_is_the_paper_table(shared_data: Path) -> None:

@@ -25,6 +25,7 @@ from pecrs_lib.evaluation import (
     recall_table,
     recommendation_points,
 )
+from pecrs_lib.metrics import rule_of_three
 
 CATALOGUE = Catalogue(tuple(Movie(item, item) for item in "abcd"))
 
@@ -208,12 +209,14 @@ class TestTable:
             4, 25, 50, 50, 2,
         ]  # fmt: skip
 
-    def test_perfect_and_worst_have_no_spread(self) -> None:
-        perfect = recall_table([predictions([1] * 6, [0, 0, 1, 2, 3, 3])])
-        worst = recall_table([predictions([99] * 6, [0, 0, 1, 2, 3, 3])])
-        columns = [f"R@{k}{end}" for k in (1, 10, 50) for end in ("", "_low", "_high")]
-        assert (perfect[columns] == 100).all(axis=None)
-        assert (worst[columns] == 0).all(axis=None)
+    def test_perfect_and_worst_have_the_rule_of_three(self) -> None:
+        """Resampling has no spread there; 30 equal points may still be 3 in 30 short of all."""
+        for rank, ends in ((1, (100, 90, 100)), (99, (0, 0, 10))):
+            table = recall_table([predictions([rank] * 30, range(30))])
+            for k in (1, 10, 50):
+                found = table[[f"R@{k}", f"R@{k}_low", f"R@{k}_high"]].to_numpy()
+                assert np.allclose(found, ends)
+        assert rule_of_three(0, 2, 0, 100) == (0, 100), "two points exclude nothing"
 
     def test_intervals_hold_the_value_and_follow_the_seed(self) -> None:
         table = recall_table([self.made], samples=500)
@@ -262,6 +265,13 @@ class TestPaired:
         assert (result.difference, result.low, result.high) == (0, 0, 0)
         assert result.p_value == 1
 
+    def test_other_ranks_on_the_same_side_of_k(self) -> None:
+        a = predictions([2] * 30, range(30))
+        b = predictions([3] * 30, range(30))
+        result = paired_bootstrap(a, b, 10)
+        assert (result.difference, result.low, result.high) == pytest.approx((0, -10, 10))
+        assert result.p_value == 1
+
     def test_sign_and_size(self) -> None:
         a = predictions([1] * 20, range(20))
         b = predictions([1] * 10 + [99] * 10, range(20))
@@ -304,11 +314,11 @@ class TestPaired:
 
     def test_other_points_raise(self) -> None:
         a = predictions([1, 2], [0, 1])
-        with pytest.raises(ValueError, match="differ in dialogue"):
+        with pytest.raises(ValueError, match="not measured on the same points"):
             paired_bootstrap(a, predictions([1, 2], [0, 0]), 1)
-        with pytest.raises(ValueError, match="differ in item"):
+        with pytest.raises(ValueError, match="not measured on the same points"):
             paired_bootstrap(a, replace(a, item=np.array(["i0", "x"])), 1)
-        with pytest.raises(ValueError, match="differ in dialogue"):
+        with pytest.raises(ValueError, match="not measured on the same points"):
             paired_bootstrap(a, predictions([1, 2, 3], [0, 1, 2]), 1)
         with pytest.raises(ValueError, match="no novel points"):
             old = predictions([1, 2], [0, 1], [False, False])

@@ -322,7 +322,7 @@ BAD_LINES = {
     "unknown field": (GOOD.replace("turn", "Turn"), "unknown field 'Turn'"),
     "turn below 0": (GOOD.replace("1", "-1"), "count from 0"),
     "turn is text": (GOOD.replace("1", '"1"'), "an integer"),
-    "another role": (GOOD.replace("seeker", "user"), "got 'user'"),
+    "another role": (GOOD.replace("seeker", "both"), "got 'both'"),
     "no system": (GOOD.replace('{"A": "ok"}', "{}"), "{system: reply}"),
     "reply is no text": (GOOD.replace('"ok"', "null"), "field 'replies.A': a string"),
     "system without name": (GOOD.replace('"A"', '" "'), "name of a system"),

@@ -158,13 +158,19 @@ def test_cleaning_keeps_results_and_drops_noise():
 def test_badges_are_rewritten_everywhere(tmp_path, monkeypatch):
     pyproject = tmp_path / "pyproject.toml"
     pyproject.write_text((ROOT / "pyproject.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    citation = tmp_path / "CITATION.cff"
+    citation.write_text((ROOT / "CITATION.cff").read_text(encoding="utf-8"), encoding="utf-8")
     copy = tmp_path / LESSONS[0].name
     copy.write_text(LESSONS[0].read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr("experiments.notebooks.PYPROJECT", pyproject)
+    monkeypatch.setattr("experiments.notebooks.CITATION", citation)
     monkeypatch.setattr("experiments.notebooks.paths", lambda: [copy])
     old = repository()
+    assert f'repository-code: "https://github.com/{old}"' in citation.read_text(encoding="utf-8")
     badges("someone/course")
     assert repository() == "someone/course"
+    cited = citation.read_text(encoding="utf-8")
+    assert old not in cited and "github.com/someone/course" in cited
     text = copy.read_text(encoding="utf-8")
     assert old not in text and "colab.research.google.com/github/someone/course/blob" in text
     with pytest.raises(SystemExit, match="owner/name"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import re
@@ -389,7 +390,10 @@ def mention(**changes: Any) -> dict[str, Any]:
         ({"id": True, "utterances": []}, "field 'id': an id"),
         ({"id": "", "utterances": []}, "field 'id': an id"),
         ({"id": "d", "utterances": [], "turns": 1}, "unknown field 'turns'"),
-        ({"id": "d", "utterances": [{"role": "user", "text": ""}]}, r"utterances\[0\].role"),
+        (
+            {"id": "d", "utterances": [{"role": "bot", "text": ""}]},
+            r"utterances\[0\].role': .*'bot'",
+        ),
         ({"id": "d", "utterances": [{"role": ["seeker"], "text": ""}]}, r"utterances\[0\].role"),
         ({"id": "d", "utterances": [{"role": "seeker"}]}, r"utterances\[0\].text': missing"),
         ({"id": "d", "utterances": [{"role": "seeker", "text": "\ud83d"}]}, "surrogate"),
@@ -526,9 +530,25 @@ def test_csv_catalogue_is_lenient_where_nothing_is_lost(tmp_path: Path) -> None:
     [
         ("id,title\n1,Up\n1,It\n", r"c\.csv:3: id '1' is the id of line 2"),
         ('id,title,plot\n1,Up,"a\nb"\n2,It\n', r"c\.csv:4: 2 cells, the header has 3"),
-        ("id,year\n1,2000\n", r"c\.csv:2: field 'title': missing"),
+        (
+            "id,year\n1,2000\n",
+            r"c\.csv:1: the column 'title' is missing, add it; the header has id, year",
+        ),
         ("id,title,year\n1,Up,soon\n", r"c\.csv:2: field 'year': a year"),
-        ("id,title,director\n1,Up,x\n", "unknown field 'director'"),
+        ("id,title,director\n1,Up,x\n", "unknown column 'director'; known are id, title, year"),
+        (
+            "title,year\nUp,2009\n",
+            r"c\.csv:1: the column 'id' is missing, add it; the header has title, year",
+        ),
+        (
+            "\nid;title\n1;Up\n",
+            r"c\.csv:2: the separator is ';': save the table with commas or tabs",
+        ),
+        (
+            "1,Up\n2,It\n",
+            r"c\.csv:1: the first line must name the columns, id,title,.*it is '1,Up'",
+        ),
+        ('id\ttitle\n1\t"Up" is a film\n', r"c\.csv:2: not a table: .*quotation mark"),
         ("id,title,id\n1,Up,2\n", "a column occurs twice"),
         ("id,title\n1,\n", "empty title"),
         ("id,title\n,Up\n", "field 'id': an id"),
@@ -568,8 +588,15 @@ def test_catalogue_formats(tmp_path: Path) -> None:
     assert third.id == "Lost (2004)"
     with pytest.raises(DataError, match="unknown catalogue format 'xml'"):
         read_catalogue(tmp_path / "m.csv", format="xml")
-    with pytest.raises(DataError, match="unknown field 'movieId'"):
+    with pytest.raises(DataError, match="first line must name the columns"):
         read_catalogue(tmp_path / "m.csv", format="csv")
+    (tmp_path / "own.tsv").write_text('id\ttitle\tgenres\n1\t"""Up"", again"\tComedy|Drama\n')
+    assert read_catalogue(tmp_path / "own.tsv").movies == (
+        Movie("1", '"Up", again', genres=("Comedy", "Drama")),
+    )
+    (tmp_path / "own.tsv").write_text("name_of_film\tyear\nUp\t2009\n")
+    with pytest.raises(DataError, match=r"own\.tsv:2: .*INSPIRED.*'id': a table of your own"):
+        read_catalogue(tmp_path / "own.tsv")
     with pytest.raises(DataError, match=r"suffix '\.xls'"):
         read_catalogue(tmp_path / "m.xls")
 
@@ -709,14 +736,40 @@ def test_dialogues_as_a_table(tmp_path: Path) -> None:
     assert likely_format(path) == "csv"
     with pytest.raises(DataError, match="looks like format 'csv'"):
         read_dialogues(path, "jsonl")
+    tabs = tmp_path / "own.tsv"
+    rows = csv.reader(ROWS.splitlines(keepends=True))
+    with tabs.open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows(rows)
+    assert read_dialogues(tabs, "csv", films()) == [first, second]
+    with pytest.raises(DataError, match="looks like format 'csv'"):
+        read_dialogues(tabs, "inspired")
+
+
+def test_roles_have_two_names_each(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text(
+        "dialogue,role,text,items\nd,User,a,\nd,SYSTEM,b,\nd,seeker,c,\nd,recommender,d,\n"
+    )
+    said = [
+        {"role": r, "text": t}
+        for r, t in zip(("User", "SYSTEM", "seeker", "recommender"), "abcd", strict=True)
+    ]
+    (tmp_path / "own.jsonl").write_text(json.dumps({"id": "d", "utterances": said}))
+    for name in ("csv", "jsonl"):
+        (dialogue,) = read_dialogues(tmp_path / f"own.{name}", name)
+        assert [u.role for u in dialogue.utterances] == ["seeker", "recommender"] * 2
 
 
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("dialogue,role,text\nd1,seeker,hi\n", (":2: ", "items", "missing")),
-        ("dialogue,role,text,items,when\nd1,seeker,hi,,1\n", (":2: ", "when")),
-        ("dialogue,role,text,items\nd1,user,hi,\n", (":2: ", "role", "seeker", "'user'")),
+        ("dialogue,role,text\nd1,seeker,hi\n", (":1: ", "'items' is missing")),
+        ("dialogue,role,text,items,when\nd1,seeker,hi,,1\n", (":1: ", "when")),
+        ("d1,seeker,hi,m1\n", (":1: ", "dialogue,role,text,items", "'d1,seeker,hi,m1'")),
+        ("dialogue;role;text;items\nd1;seeker;a, b;\n", (":1: ", "';'", "commas or tabs")),
+        (
+            "dialogue,role,text,items\nd1,assistant,hi,\n",
+            (":2: ", "'role'", "seeker (or user)", "recommender (or system)", "'assistant'"),
+        ),
         ("dialogue,role,text,items\n,seeker,hi,\n", (":2: ", "dialogue")),
         (
             "dialogue,role,text,items\na,seeker,x,\nb,seeker,y,\na,recommender,z,\n",

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pecrs_lib.cli.options import (
+    NAMING,
     BackboneOption,
     CacheOption,
     CatalogueOption,
     OwnCheckpointOption,
+    RepeatsOption,
     SeedOption,
     TopOption,
 )
@@ -20,12 +22,12 @@ from pecrs_lib.cli.page import serve
 from pecrs_lib.cli.terminal import columns, say, show, show_piece
 
 if TYPE_CHECKING:  # imported when the command runs: these need torch
-    from pecrs_lib.chat import Answer, Chat, Reaction
+    from pecrs_lib.chat import Chat, Reaction
     from pecrs_lib.data import Movie
 
 HELP = """/liked N      you liked film N of the last list; also /seen N and /not N (not for me)
 /film N       what film N is about
-/why N        the things said that are nearest to film N
+/why N        which words and films said so far speak for film N
 /before       the list before re-ranking
 /undo         take back your last line and its answer
 /restart      forget everything
@@ -52,9 +54,7 @@ def chat(
     always_recommend: Annotated[
         bool, typer.Option("--always-recommend", help="Prompt every reply with an item.")
     ] = False,
-    repeats: Annotated[
-        bool, typer.Option("--repeats", help="What was named before may be recommended again.")
-    ] = False,
+    repeats: RepeatsOption = False,
     seed: SeedOption = 0,
     catalogue: CatalogueOption = None,
     backbone: BackboneOption = None,
@@ -73,17 +73,19 @@ def chat(
 
     Example: pecrs chat --checkpoint run
     """
+    from pecrs_lib.cli.folders import find
+
+    found = find(checkpoint, catalogue)
     asked: dict[str, Any] = {
-        "checkpoint": checkpoint, "catalogue": catalogue, "backbone": backbone, "cache": cache,
-        "top": top, "seed": seed, "always_recommend": always_recommend,
-        "exclude_mentioned": not repeats, "greedy": greedy, "beams": beams,
+        "backbone": backbone, "cache": cache, "top": top, "seed": seed, "greedy": greedy,
+        "beams": beams, "always_recommend": always_recommend, "exclude_mentioned": not repeats,
     }  # fmt: skip
     if page:
-        serve(asked, port)
+        serve(found, asked, port)
         return
     from pecrs_lib.cli.trained import load_chat
 
-    talk = load_chat(**asked)
+    talk = load_chat(found, **asked)
     talk.on_text = show_piece
     typed = sys.stdin.isatty()
     if typed:
@@ -100,7 +102,8 @@ def chat(
                 _command(talk, line)
             elif line:
                 show_piece("PECRS: ")
-                show(_told(talk.say(line)))
+                talk.say(line)
+                show(_told(talk))
         except KeyboardInterrupt:  # ends the reply, not the conversation
             show("\n(stopped: as if that line had not been said)")
 
@@ -135,12 +138,24 @@ def _about_film(talk: Chat, name: str, place: str) -> None:
     if name == "/film":
         show(_card(movie))
     elif name == "/why":
-        (near,) = talk.why([movie])
-        said = "; ".join(f"{thing} ({part:.0f} %)" for thing, part in near)
-        show(f"  {movie.name}: {said or 'nothing said is near it, or this model cannot tell'}")
+        show(_why(talk, movie))
     else:
         show_piece("PECRS: ")
-        show(_told(talk.react(movie, SHORTHAND[name])))
+        talk.react(movie, SHORTHAND[name])
+        show(_told(talk))
+
+
+def _why(talk: Chat, movie: Movie) -> str:
+    """The parts of what was said, from 0 to 100, as numbers and bars."""
+    if talk.model.queries.words is None:
+        return "  this model cannot tell: it was trained without query_pooling"
+    (near,) = talk.why([movie])
+    if not near:
+        return f"  nothing said speaks for {movie.name}"
+    rows = [[thing, f"{part:.0f}", "#" * max(1, round(part / 4))] for thing, part in near]
+    lines = [f"what was said that speaks for {movie.name}:", *columns(rows, right=[1]).splitlines()]
+    note = "100 would be the word the model heeds most, pointing exactly to this film; 0 is nothing"
+    return "\n".join(f"  {line}" for line in [*lines, f"({note})"])
 
 
 def _card(movie: Movie) -> str:
@@ -174,15 +189,17 @@ def _save(talk: Chat, file: str) -> None:
         show(f"not saved: {error}")
 
 
-def _told(answer: Answer) -> str:
+def _told(talk: Chat) -> str:
     """What stands behind a reply: what was recognised in the line, the items that rank first."""
     from pecrs_lib.cli.recommend import recommendation_table
 
-    lines = [""]
+    answer, lines = talk.answers[-1], [""]
     if answer.cut:
         lines.append("  (that was long: only the beginning was read)")
     if answer.recognised:
         lines.append(f"  (recognised: {'; '.join(movie.name for movie in answer.recognised)})")
+    elif len(talk.answers) == 1:
+        lines.append(f"  (no film recognised; {NAMING})")
     for words, near in answer.unknown.items():
         meant = (
             f"did you mean {' or '.join(m.name for m in near)}?" if near else "not a film I know"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -122,22 +123,30 @@ def describe(
 ) -> None:
     """Count a data set as the paper's Table 1 does, and plainly.
 
-    With --catalogue, mentions of items that it lacks are counted apart (`outside`).
+    With --catalogue, mentions of items that it lacks are counted apart (`outside`). What may be
+    wrong (empty dialogues, mentions in words unlike the title, …) is said on stderr, with the first
+    places.
 
     JSON: the counts by name (dialogues, utterances, items, mentions, outside, points,
-    points_without, points_with, …), with `format` and `files`.
+    points_without, points_with, …), with `format`, `files`, and `doubts`: [{"what": …, "n": …,
+    "places": […]}, …].
 
     Example: pecrs data describe --format redial train_data.jsonl test_data.jsonl
     """
     from pecrs_lib.cli.inputs import load_catalogue, load_dialogues
     from pecrs_lib.data import describe as count
+    from pecrs_lib.data import doubts
 
     items = load_catalogue(catalogue)
-    counts = count(load_dialogues(files, format, items), items)
+    dialogues = load_dialogues(files, format, items)
+    counts, doubtful = count(dialogues, items), doubts(dialogues, items)
     if as_json:
-        show_json({"format": format, "files": [str(f) for f in files]} | counts.to_json())
+        record = {"format": format, "files": [str(f) for f in files]} | counts.to_json()
+        show_json(record | {"doubts": [asdict(doubt) for doubt in doubtful]})
     else:
         show(counts.table())
+    for doubt in doubtful:
+        say(f"please check: {doubt}")
     if not counts.points_with:
         say("no recommender mentions an item: there is nothing to train a recommendation on")
 

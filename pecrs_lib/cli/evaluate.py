@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,9 +22,10 @@ from pecrs_lib.cli.terminal import bar, columns, say, show, show_json, stop
 if TYPE_CHECKING:  # imported when the command runs: these need torch
     from pecrs_lib.cli.trained import Ready
     from pecrs_lib.data import Catalogue, Dialogue
-    from pecrs_lib.evaluation import Predictions
+    from pecrs_lib.evaluation import Predictions, Targets
 
 CUTS = (1, 10, 50)
+TARGETS: tuple[Targets, ...] = ("all", "novel")
 
 
 def evaluate(
@@ -54,6 +56,18 @@ def evaluate(
             help="Measure a second set of replies, each prompted with an item, as the paper does.",
         ),
     ] = False,
+    ranks: Annotated[
+        Path | None,
+        typer.Option("--ranks", help="Where to write the checkpoint's ranks (.npz)."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            help="Ranks that --ranks wrote for another checkpoint, on the same dialogues with the "
+            "same catalogue: adds the differences to it, point by point.",
+        ),
+    ] = None,
     seed: SeedOption = 0,
     backbone: BackboneOption = None,
     cache: CacheOption = None,
@@ -61,7 +75,8 @@ def evaluate(
 ) -> None:
     """Measure baselines, a trained model, or both.
 
-    Recall@1, 10 and 50 in percent with 95 % intervals, for all targets and for novel ones. A
+    Recall@1, 10 and 50 in percent with 95 % intervals, for all targets and for novel ones. (Where
+    none or all of the points hit, the interval is what so many equal points cannot exclude.) A
     point is an item that a recommender mentions; novel is what nobody had mentioned before.
     Ranks are over the whole catalogue. For a checkpoint also perplexity, ROUGE, Dist and F-1.
 
@@ -74,50 +89,57 @@ def evaluate(
        "rows": [{"system": …, "targets": "all" or "novel", "n": …, "Unique": …,
                  "R@1": {"value": …, "low": …, "high": …}, "R@10": {…}, "R@50": {…}}, …],
        "text": {"perplexity": …, "rouge1": …, "F-1": …, …},
-       "text_always_recommend": {…}}
-    `text` is there for a checkpoint, `text_always_recommend` if asked for; a value that cannot be
-    computed is null.
+       "text_always_recommend": {…},
+       "differences": [{"targets": …, "k": …, "n": …, "difference": …, "low": …, "high": …,
+                        "p_value": …}, …]}
+    `text` is there for a checkpoint, `text_always_recommend` and `differences` (of this checkpoint
+    minus the other, in percentage points) if asked for; a value that cannot be computed is null.
 
     \b
     Examples:
       pecrs evaluate --baselines --format pecrs --train train_data_processed \\
         --test test_data_processed --catalogue movie_db
       pecrs evaluate --checkpoint run --format pecrs --test test_data_processed --json
+      pecrs evaluate --checkpoint a --format jsonl --test test.jsonl --ranks a.npz
+      pecrs evaluate --checkpoint b --format jsonl --test test.jsonl --against a.npz
     """
     if checkpoint is None and not baselines:
         stop("nothing to evaluate: give --baselines, or --checkpoint DIR, or both")
     if baselines and train is None:
         stop("--baselines learn from training dialogues: give --train FILE")
+    if checkpoint is None and (ranks or against):
+        stop("--ranks and --against are about a checkpoint: give --checkpoint DIR")
+    if ranks is not None and not ranks.absolute().parent.is_dir():
+        stop(f"--ranks: there is no folder {ranks.parent}")
+    from pecrs_lib.cli.folders import find
     from pecrs_lib.cli.inputs import load_catalogue, load_dialogues
+
+    found = None if checkpoint is None else find(checkpoint, catalogue)
+    items = load_catalogue(catalogue) if found is None else found.catalogue
+    dialogues = load_dialogues([test], format, items)
+    learned = None if train is None else load_dialogues([train], format, items)
+    if items is None:
+        items = _mentioned([*(learned or []), *dialogues])
+    other = None if against is None else _ranks_on(against, dialogues)
     from pecrs_lib.evaluation import as_records, recall_table
 
-    ready = None
-    items = None
-    if checkpoint is not None:
+    predictions: list[Predictions] = []
+    more: dict[str, Any] = {}
+    if found is not None:
         from pecrs_lib.cli.trained import load_ready
         from pecrs_lib.devices import connect, lost_processes_named, processes_of
 
         processes = processes_of(connect())
         with lost_processes_named(processes):
-            ready = load_ready(checkpoint, catalogue, backbone, cache, processes)
-        items = ready.catalogue
-    else:
-        items = load_catalogue(catalogue)
-    dialogues = load_dialogues([test], format, items)
-    learned = None if train is None else load_dialogues([train], format, items)
-    if items is None:
-        items = _mentioned([*(learned or []), *dialogues])
-
-    predictions: list[Predictions] = []
-    texts: dict[str, Any] = {}
-    if ready is not None:
-        with lost_processes_named(ready.processes):
-            prediction, texts = _model(
-                ready, dialogues, candidates, replies, always_recommend, seed
-            )
-        if not ready.processes.first:
+            ready = load_ready(found, backbone, cache, processes)
+            prediction, more = _model(ready, dialogues, candidates, replies, always_recommend, seed)
+        if not processes.first:
             return
         predictions = [prediction]
+        if ranks is not None:
+            prediction.save(ranks)
+        if other is not None:
+            more["differences"] = _differences(prediction, other, seed)
     if learned is not None:
         predictions = [*_baselines(learned, dialogues, items, seed), *predictions]
     first = predictions[0]
@@ -130,9 +152,9 @@ def evaluate(
     }
     rows = as_records(recall_table(predictions, CUTS, seed=seed))
     if as_json:
-        show_json({**facts, "rows": rows, **texts})
+        show_json({**facts, "rows": rows, **more})
     else:
-        _print(facts, rows, texts)
+        _print(facts, rows, more.pop("differences", []), more)
 
 
 def _mentioned(dialogues: list[Dialogue]) -> Catalogue:
@@ -144,6 +166,31 @@ def _mentioned(dialogues: list[Dialogue]) -> Catalogue:
         "contain every target of the test (easier than a real catalogue); their texts are their ids"
     )
     return items
+
+
+def _ranks_on(path: Path, dialogues: list[Dialogue]) -> Predictions:
+    """The ranks that another evaluation wrote, if it was of the same points."""
+    from pecrs_lib.evaluation import Predictions, recommendation_points
+
+    other, points = Predictions.load(path), recommendation_points(dialogues)
+    here = Predictions.at("these", points, [1] * len(points), [0] * len(points))
+    if not here.same_points(other):
+        stop(
+            f"{path}: its {len(other):,} points are not the {len(here):,} of --test; evaluate both "
+            "checkpoints on the same dialogues with the same catalogue"
+        )
+    return other
+
+
+def _differences(ours: Predictions, other: Predictions, seed: int) -> list[dict[str, Any]]:
+    from pecrs_lib.evaluation import paired_bootstrap
+
+    return [
+        {"targets": targets} | asdict(paired_bootstrap(ours, other, k, targets, seed=seed))
+        for targets in TARGETS
+        for k in CUTS
+        if len(ours.of(targets))
+    ]
 
 
 def _baselines(
@@ -185,7 +232,12 @@ def _model(
     return predictions_of(ranked, dialogues, items), texts
 
 
-def _print(facts: dict[str, int], rows: list[dict[str, Any]], texts: dict[str, Any]) -> None:
+def _print(
+    facts: dict[str, int],
+    rows: list[dict[str, Any]],
+    differences: list[dict[str, Any]],
+    texts: dict[str, Any],
+) -> None:
     show(
         f"{facts['n_dialogues']:,} dialogues, {facts['n_points']:,} points, "
         f"{facts['n_items']:,} items in the catalogue; it lacks the target of "
@@ -206,6 +258,14 @@ def _print(facts: dict[str, int], rows: list[dict[str, Any]], texts: dict[str, A
         for row in rows
     ]
     show(columns([names, *cells], right=range(2, len(names))))
+    if differences:
+        show("\nthis checkpoint minus that of --against, in points [95 %]; p of no difference")
+        cells = [
+            [d["targets"], str(d["n"]), f"R@{d['k']}", f"{d['difference']:+.1f}",
+             f"[{d['low']:+.1f}, {d['high']:+.1f}]", f"p = {d['p_value']:.3f}"]
+            for d in differences
+        ]  # fmt: skip
+        show(columns(cells, right=range(1, 6)))
     for key, metrics in texts.items():
         show(f"\n{key.replace('_', ' ')}")
         show(columns([[name, f"{value:.3f}"] for name, value in metrics.items()], right=[1]))

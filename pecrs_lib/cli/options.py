@@ -27,14 +27,14 @@ FormatOption = Annotated[
         "--format",
         help="redial: ReDial's JSON lines; inspired: INSPIRED's .tsv; pecrs: the files the paper's "
         "authors processed; jsonl: this package's own, for your data; csv: your data as a table "
-        "with the columns dialogue, role, text, items.",
+        "(commas or tabs) with the columns dialogue, role, text, items.",
     ),
 ]
 CatalogueOption = Annotated[
     Path | None,
     typer.Option(
         "--catalogue",
-        help="The items: our .csv or .jsonl, INSPIRED's movie_database.tsv, ReDial's "
+        help="The items: our .csv, .tsv or .jsonl, INSPIRED's movie_database.tsv, ReDial's "
         "movies_with_mentions.csv, or the authors' movie_db. Where its ids are not those of the "
         "dialogues, titles are matched and the outcome is reported.",
     ),
@@ -92,4 +92,11 @@ CandidatesOption = Annotated[
         "--candidates", min=1, help="M, items retrieved and then re-ranked; default: as trained."
     ),
 ]
+RepeatsOption = Annotated[
+    bool,
+    typer.Option(
+        "--repeats/--no-repeats", help="Whether what was named before may be recommended again."
+    ),
+]
 TopOption = Annotated[int, typer.Option("--top", min=1, help="How many items to show.")]
+NAMING = 'name a film with its year, quotation marks or capitals: Up (2009), "Up", Home Alone'

@@ -20,17 +20,15 @@ from pecrs_lib.cli.terminal import say, stop
 if TYPE_CHECKING:
     import ipywidgets as ipw
 
+    from pecrs_lib.cli.folders import Found
+
 HOST = "127.0.0.1"
 # of JupyterLab's extensions a page needs no others
 WIDGETS = ("@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8")
 
 
-def serve(asked: dict[str, Any], port: int) -> None:
-    """Serve the page until Ctrl-C.
-
-    Args:
-        asked: arguments of `trained.load_chat`; a wrong checkpoint is complained about at once.
-    """
+def serve(found: Found, asked: dict[str, Any], port: int) -> None:
+    """Serve the page until Ctrl-C; `asked` are further arguments of `trained.load_chat`."""
     if importlib.util.find_spec("voila") is None:
         stop("--page needs Voilà: pip install voila")
     with socket.socket() as probe:
@@ -38,10 +36,7 @@ def serve(asked: dict[str, Any], port: int) -> None:
             stop(f"port {port} is taken; another one: --port {port + 1}")
     from voila.app import Voila
 
-    from pecrs_lib.cli.trained import chosen
-
-    checkpoint, catalogue = chosen(asked["checkpoint"], asked["catalogue"])
-    asked = asked | {"checkpoint": checkpoint, "catalogue": catalogue}
+    asked = asked | {"checkpoint": found.folder, "catalogue": found.items}
     with tempfile.TemporaryDirectory() as folder:
         notebook = Path(folder) / "PECRS.ipynb"
         notebook.write_text(json.dumps(notebook_of(asked)), encoding="utf-8")
@@ -73,6 +68,7 @@ def chat_page(**asked: Any) -> ipw.Widget:
     """The widget over `trained.load_chat`, or a sentence that says why there is none."""
     import ipywidgets as ipw
 
+    from pecrs_lib.cli.folders import find
     from pecrs_lib.cli.trained import load_chat
     from pecrs_lib.widgets import problem_of
     from pecrs_lib.widgets.chat_widget import ChatWidget
@@ -81,6 +77,7 @@ def chat_page(**asked: Any) -> ipw.Widget:
         asked[name] = Path(asked[name]) if asked.get(name) else None
     try:
         with redirect_stderr(io.StringIO()):  # remarks on loading would stand in the page
-            return ChatWidget(load_chat(**asked))
+            found = find(asked.pop("checkpoint"), asked.pop("catalogue"))
+            return ChatWidget(load_chat(found, **asked))
     except Exception as error:  # the visitor sees no terminal
         return ipw.HTML(problem_of(error))

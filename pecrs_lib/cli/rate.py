@@ -79,17 +79,20 @@ def reply(
     from pecrs_lib.rating.replies import one_line
 
     one_line(system, "the name of a system")
-    from pecrs_lib.assessment import converse
+    from pecrs_lib.cli.folders import find
     from pecrs_lib.cli.inputs import load_dialogues
-    from pecrs_lib.cli.trained import load_ready
     from pecrs_lib.decoding import STRATEGIES, TOP_K
     from pecrs_lib.rating.replies import replies_of, write_replies
 
     ways = {DEFAULT: TOP_K} | STRATEGIES
     if decoding not in ways:
         stop(f"--decoding {decoding!r}: there are {'; '.join(ways)}")
-    ready = load_ready(checkpoint, catalogue, backbone, cache)
-    dialogues = load_dialogues([test], format, ready.catalogue)
+    found = find(checkpoint, catalogue)
+    dialogues = load_dialogues([test], format, found.catalogue)
+    from pecrs_lib.assessment import converse
+    from pecrs_lib.cli.trained import load_ready
+
+    ready = load_ready(found, backbone, cache)
     said = converse(
         ready.model, dialogues, ready.catalogue, ready.v, always_recommend=always_recommend,
         seed=seed, progress=bar("replies"), **ways[decoding],

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pecrs_lib.cli.options import (
+    NAMING,
     BackboneOption,
     CacheOption,
     CandidatesOption,
     CatalogueOption,
     JsonOption,
     OwnCheckpointOption,
+    RepeatsOption,
     TopOption,
 )
 from pecrs_lib.cli.terminal import columns, say, show, show_json, stop
@@ -46,9 +48,7 @@ def recommend(
         ),
     ] = None,
     top: TopOption = 10,
-    new: Annotated[
-        bool, typer.Option("--new", help="Leave out what the dialogue has named already.")
-    ] = False,
+    repeats: RepeatsOption = True,
     candidates: CandidatesOption = None,
     catalogue: CatalogueOption = None,
     backbone: BackboneOption = None,
@@ -57,7 +57,8 @@ def recommend(
 ) -> None:
     """Recommend items to a dialogue from stdin or a file.
 
-    A jsonl file may hold several dialogues; each gets its result. In plain text, a
+    A jsonl file may hold several dialogues; each gets its result. What was named before may come
+    again, as in the paper's evaluation; --no-repeats leaves it out. In plain text, a
     film counts as named where it has its year, quotation marks or capitals:
     Up (2009), "Up", Home Alone. What was recognised is said on stderr.
 
@@ -73,18 +74,20 @@ def recommend(
       echo 'seeker: I loved Home Alone. Something for Christmas?' |
         pecrs recommend --top 5
     """
-    text = _text(file)
+    from pecrs_lib.cli.folders import find
+
+    place = find(checkpoint, catalogue)
+    dialogues = _dialogues(_text(file), STDIN if file == "-" else file, format, place.catalogue)
     from pecrs_lib.cli.trained import load_ready
     from pecrs_lib.recommend import recommend as best
 
-    ready = load_ready(checkpoint, catalogue, backbone, cache)
-    dialogues = _dialogues(text, STDIN if file == "-" else file, format, ready.catalogue)
+    ready = load_ready(place, backbone, cache)
     results: list[list[Recommendation]] = []
     for start in range(0, len(dialogues), BATCH):
         part = dialogues[start : start + BATCH]
         results += best(
             ready.model, part, ready.catalogue, ready.v, top=top, candidates=candidates,
-            exclude_mentioned=new,
+            exclude_mentioned=not repeats,
         )  # fmt: skip
     if as_json:
         pairs = zip(dialogues, results, strict=True)
@@ -130,7 +133,7 @@ def _dialogues(
     if format is TextFormat.text:
         dialogue = read_transcript(text, catalogue, name)
         named = [catalogue[catalogue.row[i]].name for u in dialogue.utterances for i in u.items]
-        say(f"recognised: {'; '.join(dict.fromkeys(named)) or 'no title'}")
+        say(f"recognised: {'; '.join(dict.fromkeys(named)) or f'no title; {NAMING}'}")
         return [dialogue]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "dialogues.jsonl"

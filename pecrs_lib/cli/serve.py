@@ -71,13 +71,16 @@ def serve(
     """
     if any(importlib.util.find_spec(name) is None for name in NEEDS):
         stop('serving needs FastAPI: pip install "pecrs_lib[serve]"')
+    from pecrs_lib.cli.folders import find
+
+    found = find(checkpoint, catalogue)
     listener = _bound(host, port)  # before the model is loaded, which takes a while
     with listener:
         from pecrs_lib.cli.trained import load_ready
         from pecrs_lib.serving.application import create_app
         from pecrs_lib.serving.service import Service
 
-        ready = load_ready(checkpoint, catalogue, backbone, cache)
+        ready = load_ready(found, backbone, cache)
         service = Service(ready.model, ready.catalogue, ready.v)
         app = create_app(
             service, len(ready.catalogue), batch=batch, wait_s=wait_ms / 1000, waiting=queue

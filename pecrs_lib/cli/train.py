@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,12 +23,14 @@ from pecrs_lib.cli.settings import ALL, describe_fields, make_config, parse_nega
 from pecrs_lib.cli.terminal import columns, say, show, show_json, stop, watched
 
 if TYPE_CHECKING:  # imported when the command runs: these need torch
+    from pecrs_lib.config import Config
     from pecrs_lib.data import Catalogue
     from pecrs_lib.model import PECRS
     from pecrs_lib.training import Trainer
 
 
 SPLIT = "split.json"  # of validation dialogues, in the folder of the run
+ANEW = "or start anew here with --no-resume"
 
 
 class Preset(StrEnum):
@@ -63,7 +67,10 @@ def train(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Passes over the training dialogues; the warm start is apart."),
+        typer.Option(
+            help="Passes over the training dialogues; the warm start is apart. The learning rate "
+            "falls to zero over them, so a run cannot be made longer afterwards."
+        ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Dialogues of a step.")] = None,
     negatives: Annotated[
@@ -119,12 +126,10 @@ def train(
       pecrs train --format pecrs --train train_data_processed --valid dev_data_processed \\
         --catalogue movie_db --out run --preset paper-small --batch-size 4 --set patience=3
     """
+    from pecrs_lib.cli.folders import CACHE
     from pecrs_lib.cli.inputs import load_catalogue, load_dialogues
-    from pecrs_lib.cli.trained import CACHE, quieten
     from pecrs_lib.data import Catalogue, split_by_dialogue
-    from pecrs_lib.model import PECRS
     from pecrs_lib.reproduction.variants import COMPAT
-    from pecrs_lib.training import Trainer
 
     named = {
         "backbone": backbone,
@@ -158,6 +163,12 @@ def train(
         dialogues, held_out, record = split_by_dialogue(dialogues, valid_share, config.seed)
         say(f"no --valid: {len(held_out):,} of the dialogues put aside, see {out / SPLIT}")
     out.mkdir(parents=True, exist_ok=True)
+    if resume:
+        _refuse_another_run(out, config, items)
+    from pecrs_lib.cli.trained import quieten
+    from pecrs_lib.model import PECRS
+    from pecrs_lib.training import Trainer
+
     quieten()
     say(f"loading the language model {config.backbone}")
     model = PECRS.from_backbone(config)
@@ -182,31 +193,49 @@ def _say_weights(model: PECRS) -> None:
     )
 
 
+def _refuse_another_run(out: Path, config: Config, items: Catalogue) -> None:
+    """What can be told of a run that is to go on before anything is loaded."""
+    from pecrs_lib.checkpoint import refuse_other_settings, saved_in
+    from pecrs_lib.cli.folders import CATALOGUE
+    from pecrs_lib.data import read_catalogue
+
+    last = saved_in(out / "last")
+    if last is None:
+        return
+    with _way_out():
+        refuse_other_settings(last, config)
+    if (out / CATALOGUE).exists() and read_catalogue(out / CATALOGUE) != items:
+        stop(f"{out} was trained with other items than --catalogue has; {ANEW}")
+
+
+@contextmanager
+def _way_out() -> Iterator[None]:
+    from pecrs_lib.checkpoint import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {ANEW}") from error
+
+
 def _start(run: Trainer, items: Catalogue, split: dict[str, Any] | None, resume: bool) -> None:
     """Resume or begin, and leave the catalogue and what was split beside the checkpoints."""
-    from pecrs_lib.checkpoint import CheckpointError
-    from pecrs_lib.cli.trained import CATALOGUE
-    from pecrs_lib.data import read_catalogue, write_catalogue
+    from pecrs_lib.cli.folders import CATALOGUE
+    from pecrs_lib.data import write_catalogue
     from pecrs_lib.data.storage import write_whole
 
-    place = run.out / CATALOGUE
-    try:
-        if resume and run.resume():
-            if place.exists() and read_catalogue(place) != items:
-                raise CheckpointError(
-                    f"{run.out} was trained with other items than --catalogue has"
-                )
-            state = run.progress
-            say(
-                f"resuming from {run.out / 'last'}: {state.epoch} of {run.config.epochs} epochs "
-                f"and {state.step} steps are done (--no-resume starts anew)"
-            )
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; or start anew here with --no-resume") from error
+    with _way_out():
+        resumed = resume and run.resume()
+    if resumed:
+        state = run.progress
+        say(
+            f"resuming from {run.out / 'last'}: {state.epoch} of {run.config.epochs} epochs "
+            f"and {state.step} steps are done (--no-resume starts anew)"
+        )
     run.processes.wait()  # until all have read what the first one now writes anew
     if not run.processes.first:
         return
-    write_catalogue(items, place)
+    write_catalogue(items, run.out / CATALOGUE)
     if split is not None:
         write_whole(run.out / SPLIT, json.dumps(split, indent=2) + "\n")
 

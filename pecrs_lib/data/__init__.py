@@ -3,6 +3,7 @@
 from pecrs_lib.data.corpora import CORPORA, load_corpus
 from pecrs_lib.data.describe import Statistics, describe
 from pecrs_lib.data.dialogue_csv import read_csv
+from pecrs_lib.data.doubts import Doubt, doubts
 from pecrs_lib.data.inspired import read_inspired
 from pecrs_lib.data.jsonl import check_mentions, read_jsonl, write_jsonl
 from pecrs_lib.data.matching import (
@@ -32,6 +33,7 @@ __all__ = [
     "Catalogue",
     "DataError",
     "Dialogue",
+    "Doubt",
     "Interaction",
     "Match",
     "MatchReport",
@@ -44,6 +46,7 @@ __all__ = [
     "bundled",
     "check_mentions",
     "describe",
+    "doubts",
     "load_corpus",
     "load_interactions",
     "load_minireel",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pecrs_lib.data.schema import DataError
+from pecrs_lib.data.schema import ROLES, DataError, Role
 
 
 def existing_file(path: str | Path) -> Path:
@@ -117,6 +117,15 @@ class Field:
         if not isinstance(self.value, int) or isinstance(self.value, bool):
             raise self.error(f"an integer is expected, got {shown(self.value)}")
         return self.value
+
+    def role(self) -> Role:
+        """A speaker, by a name of `ROLES` in capitals or not."""
+        said = self.text()
+        if said.lower() not in ROLES:
+            raise self.error(
+                f"must be seeker (or user) or recommender (or system), got {shown(said)}"
+            )
+        return ROLES[said.lower()]
 
     def identifier(self) -> str:
         """An id: a non-empty string, or an integer, which becomes its decimal string."""

@@ -7,7 +7,8 @@ A reader of the first step of the flow. One dialogue per line::
 
 `start` and `end` are a Python slice of the text. A mention the text does not spell out is the item
 id alone (``"mentions": ["m1"]``); no mentions may be written as no field. Ids may be integers and
-become strings. Everything else raises DataError with file, line and field.
+become strings; roles are ``seeker`` (or ``user``) and ``recommender`` (or ``system``), in capitals
+or not. Everything else raises DataError with file, line and field.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 from pecrs_lib.data.files import Field, json_records
-from pecrs_lib.data.schema import Catalogue, DataError, Dialogue, Mention, Role, Utterance
+from pecrs_lib.data.schema import Catalogue, DataError, Dialogue, Mention, Utterance
 from pecrs_lib.data.storage import write_whole
 
 
@@ -41,14 +42,12 @@ def read_jsonl(path: str | Path) -> list[Dialogue]:
 
 def _utterance(field: Field) -> Utterance:
     field.only("role", "text", "mentions")
-    role = field.get("role").text()
-    if role not in get_args(Role):
-        raise field.get("role").error(f"must be one of {get_args(Role)}, got {role!r}")
+    role = field.get("role").role()
     mentions = field.get("mentions").each() if field.has("mentions") else []
     text = field.get("text").text()
     read = tuple(_mention(mention, len(text)) for mention in mentions)
     try:
-        return Utterance(cast(Role, role), text, read)
+        return Utterance(role, text, read)
     except DataError as error:  # what is left to go wrong: order and overlap of the spans
         raise field.get("mentions").error(str(error)) from error
 

@@ -4,7 +4,8 @@ A reader of the first step of the flow, beside those of the dialogues; `items.py
 into vectors (paper, Eq 1). Formats, told apart by suffix and header or named by `format`:
 
 ==============  =================================================================================
-``csv``         columns id, title, year, actors, directors, genres, plot; lists split by ``|``
+``csv``         columns id, title, year, actors, directors, genres, plot; lists split by ``|``;
+                commas or tabs between the cells
 ``jsonl``       the same fields, one object per line, lists as lists
 ``inspired``    INSPIRED's ``movie_database.tsv``; its rows have no ids that dialogues use, so
                 the id is the name, ``Frozen 2 (2019)``, as `read_inspired` has it
@@ -31,7 +32,7 @@ from pecrs_lib.data.processed import read_movie_db
 from pecrs_lib.data.redial import clean_name
 from pecrs_lib.data.schema import Catalogue, DataError, Movie
 from pecrs_lib.data.spans import split_year, squeeze
-from pecrs_lib.data.tables import table
+from pecrs_lib.data.tables import own_table, table
 
 _LISTS = ("actors", "directors", "genres")
 FIELDS = ("id", "title", "year", "actors", "directors", "genres", "plot")
@@ -65,12 +66,12 @@ def read_catalogue(path: str | Path, format: str | None = None) -> Catalogue:
 
 def _detect(path: Path) -> str:
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if suffix == ".tsv":
-        return "inspired"
     if suffix in (".jsonl", ".json"):
         return "jsonl"
-    if suffix == ".csv":
+    if suffix in (".csv", ".tsv"):
         _, header = next(numbered_lines(path), (0, ""))  # a gzip file may hold nothing
+        if suffix == ".tsv" and "id" not in header.split("\t"):
+            return "inspired"
         return "redial" if header.startswith("movieId,") else "csv"
     if suffix in ("", ".pt", ".pth"):
         return "movie_db"
@@ -80,8 +81,7 @@ def _detect(path: Path) -> str:
 def _read_csv(path: str | Path) -> Catalogue:
     movies: list[Movie] = []
     lines: dict[str, int | None] = {}  # id -> its line
-    for row in table(path, ","):
-        row.only(*FIELDS)
+    for row in own_table(path, FIELDS, FIELDS[:2]):
         title, item = row.get("title").text(), row.get("id").identifier()
         actors, directors, genres = (_split(row, key, "|") for key in _LISTS)
         plot = row.get("plot").text() if row.has("plot") else ""
@@ -112,11 +112,16 @@ def _read_jsonl(path: str | Path) -> Catalogue:
 def _read_inspired(path: str | Path) -> Catalogue:
     """A second row of one name (the table has a row per trailer) gets the id ``Name #2``."""
     movies: dict[str, Movie] = {}
-    for row in table(path, "\t"):
+    for row in table(path, "\t", plain=True):
         column = {
             key: next((name for name in names if row.value.get(name)), names[0])
             for key, names in _ALIASES.items()
         }
+        if column["title"] not in row.value:
+            raise row.error(
+                "no column 'title'; this was read as INSPIRED's movie_database.tsv, for it has no "
+                "column 'id': a table of your own needs both"
+            )
         title, year = split_year(row.get(column["title"]).text())
         if not title:
             raise row.get(column["title"]).error("empty")

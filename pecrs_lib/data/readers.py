@@ -64,7 +64,7 @@ def likely_format(path: str | Path) -> str | None:
         return None
     if first.startswith("dialog_id\t"):
         return "inspired"
-    if set(COLUMNS) <= set(first.split(",")):
+    if any(set(COLUMNS) <= set(first.split(separator)) for separator in ",\t;"):
         return "csv"
     try:
         value = json.loads(first)

@@ -25,7 +25,6 @@ import html
 import re
 from collections import Counter
 from pathlib import Path
-from typing import cast, get_args
 from urllib.parse import unquote
 
 from pecrs_lib.data.files import Field, json_records, stem
@@ -174,13 +173,11 @@ def _recovered(record: Field) -> tuple[Utterance, ...]:
 
 def _turn(turn: Field) -> Utterance:
     """A turn whose text carries the names: locate them, then clean them as in the raw form."""
-    role = turn.get("role").text()
-    if role not in get_args(Role):
-        raise turn.get("role").error(f"must be one of {get_args(Role)}, got {role!r}")
+    role = turn.get("role").role()
     text = html.unescape(turn.get("text").text())
     movies = turn.get("movies").each()
     if not movies:
-        return Utterance(cast(Role, role), text)
+        return Utterance(role, text)
     named = []
     for movie in movies:
         pair = movie.each()
@@ -198,4 +195,4 @@ def _turn(turn: Field) -> Utterance:
         mentions.append(Mention(mention.item, start, start + len(words)))
         parts += [before, words]
         length, done = start + len(words), mention.end
-    return Utterance(cast(Role, role), "".join([*parts, text[done:]]), tuple(mentions))
+    return Utterance(role, "".join([*parts, text[done:]]), tuple(mentions))

@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 Role = Literal["seeker", "recommender"]
+ROLES: dict[str, Role] = {  # what people call them in data of their own
+    "seeker": "seeker",
+    "user": "seeker",
+    "recommender": "recommender",
+    "system": "recommender",
+}
 
 
 class DataError(ValueError):

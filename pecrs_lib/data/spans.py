@@ -90,7 +90,7 @@ def _occurrences(text: str, title: str) -> Iterator[tuple[int, int]]:
     start = text.find(title)
     while start >= 0:
         end = start + len(title)
-        if not (_joined(text, start) or _joined(text, end)):
+        if not (joined(text, start) or joined(text, end)):
             yield start, end
         start = text.find(title, start + 1)
     for name in dict.fromkeys((title, _ARTICLE.sub("", title))):
@@ -101,7 +101,7 @@ def _occurrences(text: str, title: str) -> Iterator[tuple[int, int]]:
                 yield match.span()
 
 
-def _joined(text: str, at: int) -> bool:
+def joined(text: str, at: int) -> bool:
     """Whether a word goes on across position `at`."""
     return 0 < at < len(text) and f"{text[at - 1]}{text[at]}".isalnum()
 

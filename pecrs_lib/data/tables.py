@@ -8,22 +8,51 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pecrs_lib.data.files import Field, numbered_lines, shown
 from pecrs_lib.data.schema import DataError
 
 
-def table(path: str | Path, delimiter: str) -> Iterator[Field]:
+def own_table(path: str | Path, columns: Sequence[str], needed: Sequence[str]) -> Iterator[Field]:
+    """Rows of a table of one's own, with commas or tabs between the cells, as its header has them.
+
+    Raises:
+        DataError: another separator, no header, or one without a column of `needed` or with one
+            that is not among `columns`; says what to change.
+    """
+    lines = ((number, line) for number, line in numbered_lines(path) if line.strip())
+    number, first = next(lines, (1, ""))
+    delimiter = "\t" if "\t" in first else ","
+    header = next(csv.reader([first], delimiter=delimiter), [])
+    lacking = [name for name in needed if name not in header]
+    unknown = [name for name in header if name not in columns]
+    if len(header) < 2 <= len(first.split(";")):
+        problem = "the separator is ';': save the table with commas or tabs between its cells"
+    elif len(unknown) == len(header):
+        problem = f"the first line must name the columns, {','.join(columns)}; it is {shown(first)}"
+    elif lacking:
+        problem = (
+            f"the column {lacking[0]!r} is missing, add it; the header has {', '.join(header)}"
+        )
+    elif unknown:
+        problem = f"unknown column {unknown[0]!r}; known are {', '.join(columns)}"
+    else:
+        return table(path, delimiter)
+    raise DataError(problem, path=path, line=number)
+
+
+def table(path: str | Path, delimiter: str, plain: bool = False) -> Iterator[Field]:
     """Rows as objects {column: cell}; cells may be quoted and then hold line breaks.
 
-    A tab-separated file whose every line has as many tabs as its header is read without quoting:
-    there, quotation marks inside cells are text.
+    Args:
+        plain: where every line has as many separators as the header, nothing is quoted:
+            quotation marks are text.
     """
     path = Path(path)
     text = [line for _, line in numbered_lines(path)]
-    plain = delimiter == "\t" and len({line.count("\t") for line in text if line}) == 1
+    plain = plain and len({line.count(delimiter) for line in text if line}) == 1
     reader = csv.reader(
         io.StringIO("\n".join(text), newline=""),
         delimiter=delimiter,
@@ -47,7 +76,12 @@ def table(path: str | Path, delimiter: str) -> Iterator[Field]:
             else:
                 yield Field(dict(zip(header, cells, strict=True)), path, line)
     except csv.Error as error:
-        raise DataError(f"not a table: {error}", path=path, line=start) from error
+        raise DataError(
+            f"not a table: {error}; a cell that begins with a quotation mark must end with one, "
+            "and have those inside it twice",
+            path=path,
+            line=start,
+        ) from error
 
 
 def _unlimited(reader: Iterator[list[str]]) -> Iterator[list[str]]:

@@ -16,11 +16,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING
 
 from pecrs_lib.data.files import Field, json_records
 from pecrs_lib.data.jsonl import write_bytes
-from pecrs_lib.data.schema import Dialogue, Role, Utterance
+from pecrs_lib.data.schema import Dialogue, Utterance
 
 if TYPE_CHECKING:  # loads transformers, which asking does not need
     from pecrs_lib.assessment import Conversation
@@ -104,10 +104,7 @@ def _context(record: Field) -> Context:
     history = []
     for said in record.get("history").each():
         said.only("role", "text")
-        role = said.get("role")
-        if role.value not in get_args(Role):
-            raise role.error(f"must be one of {get_args(Role)}, got {role.value!r}")
-        history.append(Utterance(cast(Role, role.value), said.get("text").text()))
+        history.append(Utterance(said.get("role").role(), said.get("text").text()))
     replies = record.get("replies")
     if not isinstance(replies.value, dict) or not replies.value:
         raise replies.error("an object {system: reply} is expected")

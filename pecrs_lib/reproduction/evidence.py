@@ -5,8 +5,7 @@ and ``metric`` say which, ``paper`` is the printed one, ``ours`` the mean over t
 and ``high`` its 95 % interval (bootstrap over dialogues of that mean), ``n`` the points it is taken
 over, ``seeds`` the number of each seed. Unique and Dist@n count distinct things, which resampling
 thins out: they have no interval. Where all points are equal resampling has no spread, and the
-interval is what n equal points cannot exclude: another value in 3/n of all points (the rule of
-three: Hanley and Lippman-Hand 1983, "If Nothing Goes Wrong, Is Everything All Right?").
+interval is what n equal points cannot exclude (`metrics.rule_of_three`).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from pecrs_lib.data import DataError, bundled
 from pecrs_lib.evaluation import Predictions, Targets
-from pecrs_lib.metrics import bootstrap_means, unique_items
+from pecrs_lib.metrics import bootstrap_means, rule_of_three, unique_items
 from pecrs_lib.reproduction.runs import MAIN, REFERENCE
 
 Record = Mapping[str, Any]
@@ -150,9 +149,7 @@ def cell(
         each = tuple(float(of(c.mean(0))) for c in per_seed)
         ours = float(of(mean.mean(0)))
     if statistic is None and between and np.ptp([c[:, 0] for c in per_seed]) == 0:
-        least, most = 100 * np.array(between)
-        unseen = min(1.0, 3 / len(dialogue))
-        low, high = ours - unseen * (ours - least), ours + unseen * (most - ours)
+        low, high = rule_of_three(ours, len(dialogue), 100 * between[0], 100 * between[1])
     found = {"ours": ours, "low": float(low), "high": float(high), "n": len(dialogue)}
     return known | found | {"seeds": each} | more
 
@@ -235,7 +232,7 @@ def gain(
     """
     pairs = [(x.of(targets), y.of(targets)) for x, y in zip(a, b, strict=True)]
     for x, y in pairs:
-        if not (np.array_equal(x.dialogue, y.dialogue) and np.array_equal(x.item, y.item)):
+        if not x.same_points(y):
             raise ValueError(f"{x.name!r} and {y.name!r} were not measured on the same points")
     hits = [(x.rank <= k).astype(float) - (y.rank <= k) for x, y in pairs]
     moved = any(not np.array_equal(x.rank, y.rank) for x, y in pairs)

@@ -109,12 +109,14 @@ def card(found: Recommendation, place: int, named: bool, near: Near) -> str:
     if movie.plot:
         rows.append(f"<p>{escape(movie.plot)}</p>")
     if near:
-        rows.append(f'<p class="why"><b>Nearest to it in what was said:</b> {_near(near)}</p>')
+        rows.append(
+            f'<p class="why"><b>Nearest to it in what was said</b> (of 100): {_near(near)}</p>'
+        )
     return f'<article aria-label="{escape(movie.name)}">{"".join(rows)}</article>'
 
 
 def _near(near: Near) -> str:
-    return ", ".join(f"{escape(name[:40])} {part:.0f}\N{NO-BREAK SPACE}%" for name, part in near)
+    return ", ".join(f"{escape(name[:40])} {part:.0f}" for name, part in near)
 
 
 def _signed(score: float) -> str:
@@ -165,9 +167,9 @@ def heard(answer: Answer | None) -> str:
 
 
 def unknown(words: str, near: Sequence[Movie]) -> str:
-    """A title that no film bears."""
-    known = "Did you mean:" if near else "No title here is spelt like it."
-    return f"“{escape(words[:80])}” is no film I know. {known}"
+    """Words that may mean a film, see `transcript.near_misses`; buttons for `near` follow."""
+    said = f"“{escape(words[:80])}”"
+    return f"{said}: did you mean" if near else f"{said} is no film I know."
 
 
 def download(content: bytes) -> str:
