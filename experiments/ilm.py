@@ -1,7 +1,7 @@
 """The Item-Language Model measured: alignment, ranking and conversation.
 
     python -m experiments.ilm run [--only NAME …]     # MiniReel, every variant and seed
-    python -m experiments.ilm movielens --data FOLDER # the main variants on MovieLens-100K
+    python -m experiments.ilm movielens --data FOLDER # beside a text-only LM on MovieLens-100K
     python -m experiments.ilm amazon --data FOLDER    # stage 1 and baselines on three Amazon sets
     python -m experiments.ilm collect [--ship]        # data/results/ilm.json
 
@@ -70,7 +70,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "K = 1": {"queries": 1},
     "K = 8": {"queries": 8},
 }
-BOTH_STAGES = tuple(VARIANTS)[:4]  # of MovieLens-100K
+BOTH_STAGES = (MAIN, "text-only LM")  # on MovieLens-100K
 MORE: dict[str, dict[str, Any]] = {  # there is more to learn from than MiniReel's 600 films
     "minireel": {}, "movielens": {"align_steps": 600}, "amazon": {"align_steps": 600},
 }  # fmt: skip
@@ -352,9 +352,8 @@ def main() -> None:
             for name in AMAZON:
                 once(f"{name}-{seed}", lambda n=name, s=seed: stage_one_alone(n, s, args.data))
         elif args.what != "collect":
-            data, known = ("minireel", tuple(VARIANTS)) if args.what == "run" else (
-                "movielens", BOTH_STAGES,
-            )  # fmt: skip
+            data = "minireel" if args.what == "run" else "movielens"
+            known = tuple(VARIANTS) if args.what == "run" else BOTH_STAGES
             for number, variant in enumerate(known):
                 if variant in (args.only or known):
                     once(
