@@ -1,0 +1,35 @@
+// Every slide fits: text above the picture or beside it, whichever leaves more room, and type only
+// as small as it must be. Measured once, when the deck opens; all slides are laid out by then.
+const LARGEST = 28, SMALLEST = 18;
+
+const overflows = box => box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > box.clientWidth + 1;
+const fits = slide => ![slide, ...slide.querySelectorAll(".idea, .prose, .result, code")].some(overflows);
+
+function largestType(slide) {
+  for (let size = LARGEST; size >= SMALLEST; size--) {
+    slide.style.fontSize = `${size}px`;
+    if (fits(slide)) return size;
+  }
+  return 0;
+}
+
+function pictureWidth(slide) {
+  const picture = slide.querySelector(".result img");
+  if (!picture) return 1;
+  const scale = Math.min(picture.clientWidth / picture.naturalWidth, picture.clientHeight / picture.naturalHeight);
+  return scale * picture.naturalWidth;
+}
+
+function arrange(slide) {
+  const idea = slide.querySelector(".idea");
+  const score = beside => {
+    idea.classList.toggle("beside", beside);
+    return largestType(slide) * pictureWidth(slide);
+  };
+  const apart = idea.querySelector(".prose:not(:empty) + .result");
+  if (apart && score(true) > score(false)) idea.classList.add("beside");
+  else idea.classList.remove("beside");
+  largestType(slide);
+}
+
+Reveal.on("ready", () => Reveal.getSlides().forEach(arrange));
