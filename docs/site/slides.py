@@ -1,9 +1,9 @@
 """A lecture from a notebook: every idea is a slide, and its code is the slide below.
 
 An idea is some prose and what the cells after it show. Its first slide holds the prose with the
-first picture (or, if there is none, the first table); further ones get a slide each, the last with
-the words that close the section. Then comes the code, with what it prints. `static/slides.js` and
-`slides.css` make every slide fit.
+first picture or table, which waits for a key where the prose asks for a prediction. Further ones
+get a slide each, the last picture with the words that close the section. Then comes the code.
+`static/slides.js` and `slides.css` make every slide fit.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sphinx.application import Sphinx
 from sphinx_revealjs.nodes import revealjs_break
 
 LINES = 24  # of code and what it prints, on one slide
+WORDS = 75  # of all that is said to one picture, on one slide with it
 
 
 def without_scaffolding(notebook: dict[str, Any]) -> None:
@@ -38,39 +39,55 @@ class Idea:
 
     def slides(self) -> Iterator[list[nodes.Node]]:
         """What stands on each slide; pictures and tables are taken out of their cells."""
-        shown = [out for cell in self.cells for out in outputs(cell) if not is_text(out)]
-        shown.sort(key=is_table)  # a picture goes first
-        for out in shown:
-            out.parent.remove(out)
-        code = list(pages(self.cells))
-        if not shown and len(code) <= 1:
-            yield [box("prose", self.prose), *(code[0] if code else ()), box("prose", self.reading)]
-            return
-        for k, out in enumerate(shown):
-            before = self.prose if k == 0 else []
-            after = self.reading if k == len(shown) - 1 else []
-            yield [box("prose", [*before, *after]), box("result", [out])]
+        shown = [out for cell in self.cells for out in taken_out(cell)]
+        code = list(pages(self.cells)) or [[]]
+        asks = any(re.search(r"\b[Pp]redict\b", block.astext()) for block in self.prose)
+        later = ["fragment"] if asks else []  # comes with the next key
         if not shown:
-            yield [box("prose", self.prose), *code.pop(0)]
+            for part in [part for cell in code[0] for part in outputs(cell)]:
+                part["classes"] += later
+            code[0].insert(0, box("prose", self.prose))
+            code[-1].append(box("prose", self.reading))
+            yield from code
+            return
+        read = max((k for k, out in enumerate(shown) if is_picture(out)), default=len(shown) - 1)
+        cut = self.apart(read == 0)
+        if cut:
+            yield [box("prose", self.prose[:cut])]
+        for k, out in enumerate(shown):
+            words = [*(self.prose[cut:] if k == 0 else []), *(self.reading if k == read else [])]
+            hidden = later if k == 0 and not cut else []
+            yield [box("prose", words), box("result", [out], *hidden)]
         yield from code
-        if not shown and self.reading:
-            yield [box("prose", self.reading)]
+
+    def apart(self, read_at_once: bool) -> int:
+        """How many blocks of the prose are a slide of their own: up to a table; or all, where one
+        picture has much said to it before and after."""
+        words = sum(len(block.astext().split()) for block in [*self.prose, *self.reading])
+        if read_at_once and self.reading and words > WORDS:
+            return len(self.prose)
+        tables = [k for k, block in enumerate(self.prose) if isinstance(block, nodes.table)]
+        return tables[-1] + 1 if tables else 0
 
 
 def outputs(cell: nodes.Element) -> list[nodes.Element]:
-    return [out for part in cell.children if "cell_output" in part["classes"] for out in part]
+    return [part for part in cell.children if "cell_output" in part["classes"]]
 
 
-def is_table(out: nodes.Element) -> bool:
-    return next(iter(out.findall(nodes.image)), None) is None
+def taken_out(cell: nodes.Element) -> list[nodes.Element]:
+    """Pictures, then tables of a cell, which keeps its code and what it prints."""
+    shown = [o for part in outputs(cell) for o in part if not isinstance(o, nodes.literal_block)]
+    for out in shown:
+        out.parent.remove(out)
+    return sorted(shown, key=is_picture, reverse=True)
 
 
-def is_text(out: nodes.Element) -> bool:
-    return isinstance(out, nodes.literal_block)
+def is_picture(out: nodes.Element) -> bool:
+    return next(iter(out.findall(nodes.image)), None) is not None
 
 
-def box(name: str, children: list[nodes.Node]) -> nodes.Element:
-    return nodes.container("", *children, classes=[name])
+def box(name: str, children: list[nodes.Node], *more: str) -> nodes.Element:
+    return nodes.container("", *children, classes=[name, *more])
 
 
 def pages(cells: list[nodes.Element]) -> Iterator[list[nodes.Node]]:

@@ -1,6 +1,6 @@
 // Every slide fits: text above the picture or beside it, whichever leaves more room, and type only
 // as small as it must be. Measured once, when the deck opens; all slides are laid out by then.
-const LARGEST = 28, SMALLEST = 18;
+const LARGEST = 28, READABLE = 22, SMALLEST = 18;
 
 const overflows = box => box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > box.clientWidth + 1;
 const fits = slide => ![slide, ...slide.querySelectorAll(".idea, .prose, .result, code")].some(overflows);
@@ -24,7 +24,7 @@ function arrange(slide) {
   const idea = slide.querySelector(".idea");
   const score = beside => {
     idea.classList.toggle("beside", beside);
-    return largestType(slide) * pictureWidth(slide);
+    return Math.min(largestType(slide), READABLE) * pictureWidth(slide);
   };
   const apart = idea.querySelector(".prose:not(:empty) + .result");
   if (apart && score(true) > score(false)) idea.classList.add("beside");
