@@ -50,7 +50,7 @@ def test_kinds_of_tokens_differ_without_colour_and_the_legend_has_those_that_occ
     figure = token_strip(["<|endoftext|>", "Extraordinarily", "Ġfilms"], ["marker", "word", "word"])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["word", "marker"]
     said = [text.get_text() for text in figure.axes[0].texts]
-    assert said == ["<eos>", "0", "Extraordin…", "1", "films", "2"]
+    assert said == ["<eos>", "0", "Extraordi…", "1", "films", "2"]
     with pytest.raises(ValueError, match="3 tokens, but 1 kinds"):
         token_strip(["a", "b", "c"], ["word"])
 

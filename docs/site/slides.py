@@ -41,30 +41,32 @@ class Idea:
         """What stands on each slide; pictures and tables are taken out of their cells."""
         shown = [out for cell in self.cells for out in taken_out(cell)]
         code = list(pages(self.cells)) or [[]]
-        asks = any(re.search(r"\b[Pp]redict\b", block.astext()) for block in self.prose)
-        later = ["fragment"] if asks else []  # comes with the next key
+        later = ["fragment"] if self.asks() else []  # comes with the next key
         if not shown:
             for part in [part for cell in code[0] for part in outputs(cell)]:
                 part["classes"] += later
-            code[0].insert(0, box("prose", self.prose))
-            code[-1].append(box("prose", self.reading))
+            code[0][:0] = box("prose", self.prose)
+            code[-1] += box("prose", self.reading, *later)
             yield from code
             return
         read = max((k for k, out in enumerate(shown) if is_picture(out)), default=len(shown) - 1)
         cut = self.apart(read == 0)
         if cut:
-            yield [box("prose", self.prose[:cut])]
+            yield box("prose", self.prose[:cut])
         for k, out in enumerate(shown):
             words = [*(self.prose[cut:] if k == 0 else []), *(self.reading if k == read else [])]
             hidden = later if k == 0 and not cut else []
-            yield [box("prose", words), box("result", [out], *hidden)]
+            yield [*box("prose", words), *box("result", [out], *hidden)]
         yield from code
 
+    def asks(self) -> bool:
+        return any(re.search(r"\b[Pp]redict\b", block.astext()) for block in self.prose)
+
     def apart(self, read_at_once: bool) -> int:
-        """How many blocks of the prose are a slide of their own: up to a table; or all, where one
-        picture has much said to it before and after."""
+        """How many blocks of the prose are a slide of their own: up to a table; or all, where the
+        words to the same picture hold the answer, or would be too many."""
         words = sum(len(block.astext().split()) for block in [*self.prose, *self.reading])
-        if read_at_once and self.reading and words > WORDS:
+        if read_at_once and self.reading and (self.asks() or words > WORDS):
             return len(self.prose)
         tables = [k for k, block in enumerate(self.prose) if isinstance(block, nodes.table)]
         return tables[-1] + 1 if tables else 0
@@ -86,8 +88,9 @@ def is_picture(out: nodes.Element) -> bool:
     return next(iter(out.findall(nodes.image)), None) is not None
 
 
-def box(name: str, children: list[nodes.Node], *more: str) -> nodes.Element:
-    return nodes.container("", *children, classes=[name, *more])
+def box(name: str, children: list[nodes.Node], *more: str) -> list[nodes.Node]:
+    """A container, unless there is nothing to put into it."""
+    return [nodes.container("", *children, classes=[name, *more])] if children else []
 
 
 def pages(cells: list[nodes.Element]) -> Iterator[list[nodes.Node]]:
@@ -131,7 +134,7 @@ def sections_to_slides(app: Sphinx, document: nodes.document, name: str) -> None
         for block in blocks:
             section.remove(block)
         place = section.first_child_matching_class(nodes.title) + 1
-        for slide in [slide for idea in ideas(blocks) for slide in idea.slides()]:
+        for slide in [slide for idea in ideas(blocks) for slide in idea.slides() if slide]:
             brake = [revealjs_break()] if place > 1 else []
-            section[place:place] = [*brake, box("idea", slide)]
+            section[place:place] = [*brake, *box("idea", slide)]
             place += len(brake) + 1

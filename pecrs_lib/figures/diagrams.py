@@ -68,7 +68,7 @@ def token_strip(tokens: Sequence[str], kinds: Sequence[str], per_row: int = 10) 
         ax.add_patch(Rectangle((x, y), 0.92, 0.66, fc=colour, ec="0.3"))
         ax.add_patch(Rectangle((x, y), 0.92, FOOT, fc="none", ec="0.3", hatch=hatch, lw=0.5))
         shown = token.replace("Ġ", "").replace("<|endoftext|>", "<eos>").replace("$", r"\$")
-        shown = shown if len(shown) <= 11 else f"{shown[:10]}…"
+        shown = shown if len(shown) <= 10 else f"{shown[:9]}…"
         ax.text(x + 0.46, y + 0.41, shown, ha="center", va="center", fontsize=9.5)
         ax.text(x, y + 0.69, str(k), va="bottom", fontsize=8, color="0.3")
     used = [Patch(fc=c, hatch=h, ec="0.3", label=n) for n, (c, h) in KINDS.items() if n in kinds]

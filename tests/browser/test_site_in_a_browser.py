@@ -147,7 +147,7 @@ def test_every_slide_fits_the_screen(page: Any, address: str, folder: Path) -> N
     assert len(decks) > 16
     for path in decks:
         page.goto(f"{address}/{path.relative_to(folder)}")
-        page.wait_for_function("Reveal.isReady()")
+        page.wait_for_selector(".reveal.arranged")
         for _ in range(page.evaluate("Reveal.getTotalSlides()")):
             misfits += [f"{path.stem}, {text}" for text in page.evaluate(MISFITS)]
             page.evaluate(NEXT)
@@ -160,7 +160,7 @@ def test_every_slide_fits_the_screen(page: Any, address: str, folder: Path) -> N
 def test_a_picture_stands_with_its_words_and_code_below(page: Any, address: str) -> None:
     page.set_viewport_size(SCREEN)
     page.goto(f"{address}/slides/notebooks/04_retrieval_loss.html")
-    page.wait_for_function("Reveal.isReady()")
+    page.wait_for_selector(".reveal.arranged")
     page.screenshot(path=SHOTS / "slides_title.png")
     shown = page.locator("section.present:not(.stack)")
     page.keyboard.press("ArrowRight")

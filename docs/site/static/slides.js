@@ -20,16 +20,21 @@ function pictureWidth(slide) {
   return scale * picture.naturalWidth;
 }
 
-function arrange(slide) {
-  const idea = slide.querySelector(".idea");
+function arrange(idea) {
+  const slide = idea.parentElement;
   const score = beside => {
     idea.classList.toggle("beside", beside);
     return Math.min(largestType(slide), READABLE) * pictureWidth(slide);
   };
-  const apart = idea.querySelector(".prose:not(:empty) + .result");
-  if (apart && score(true) > score(false)) idea.classList.add("beside");
-  else idea.classList.remove("beside");
+  const apart = idea.querySelector(".prose + .result") !== null;
+  idea.classList.toggle("beside", apart && score(true) > score(false));
   largestType(slide);
 }
 
-Reveal.on("ready", () => Reveal.getSlides().forEach(arrange));
+const loaded = new Promise(done => addEventListener("load", done));
+Reveal.on("ready", async () => {
+  await loaded; // pictures have a size
+  await document.fonts.ready; // and words a width
+  document.querySelectorAll(".idea").forEach(arrange);
+  Reveal.getRevealElement().classList.add("arranged");
+});
