@@ -26,7 +26,6 @@ KINDS = {  # of the tokens of a trunk: colour, and the hatch of the foot, which 
     "word": ("#ffffff", ""), "speaker": ("#dcdcdc", "..."), "marker": ("#9ecae1", "|||"),
     "item": ("#f0b25c", "xxx"), "response": ("#c7e3c0", "///"),
 }  # fmt: skip
-FOOT = 0.17  # of a token's box
 
 
 def flow_diagram(steps: Sequence[tuple[str, str]] = STEPS) -> Figure:
@@ -66,7 +65,7 @@ def token_strip(tokens: Sequence[str], kinds: Sequence[str], per_row: int = 10) 
         x, y = k % per_row + 0.04, -(k // per_row) - 0.97
         colour, hatch = KINDS[kind]
         ax.add_patch(Rectangle((x, y), 0.92, 0.66, fc=colour, ec="0.3"))
-        ax.add_patch(Rectangle((x, y), 0.92, FOOT, fc="none", ec="0.3", hatch=hatch, lw=0.5))
+        ax.add_patch(Rectangle((x, y), 0.92, 0.17, fc="none", ec="0.3", hatch=hatch, lw=0.5))
         shown = token.replace("Ġ", "").replace("<|endoftext|>", "<eos>").replace("$", r"\$")
         shown = shown if len(shown) <= 10 else f"{shown[:9]}…"
         ax.text(x + 0.46, y + 0.41, shown, ha="center", va="center", fontsize=9.5)
@@ -108,11 +107,12 @@ def map_figure(
     ):
         mine = np.array([g == group for g in groups])
         ax.scatter(*xy[mine].T, s=18, marker=marker, color=colour, alpha=0.6, label=group)
-    named = sorted(names or {}, key=lambda k: -xy[k, 1])
+    names = names or {}
+    named = sorted(names, key=lambda k: -xy[k, 1])
     line = {"arrowstyle": "-", "color": "0.35", "lw": 0.8, "relpos": (0, 0.5)}
     for k, height in zip(named, np.linspace(0.95, 0.05, len(named)), strict=True):
         ax.annotate(
-            (names or {})[k], xy[k], (1.02, height), textcoords="axes fraction", va="center",
+            names[k], xy[k], (1.02, height), textcoords="axes fraction", va="center",
             fontsize=9, arrowprops=line,
         )  # fmt: skip
         ax.plot(*xy[k], "o", ms=8, mfc="none", mec="black")

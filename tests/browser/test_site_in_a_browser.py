@@ -38,7 +38,8 @@ MISFITS = """() => {
             misfits.add("scrolls");
         else if (box.clientWidth && !inside) misfits.add("sticks out");
         if (box.matches("p, li, td, code") && parseFloat(fontSize) < 13) misfits.add("small type");
-        if (box.matches(".result img") && box.clientWidth < 400) misfits.add("small picture");
+        if (box.matches(".result img") && Math.min(box.clientWidth / box.naturalWidth,
+            box.clientHeight / box.naturalHeight) < 0.6) misfits.add("small picture");
     }
     return [...misfits].map(text => `${title}: ${text}`);
 }"""
