@@ -28,7 +28,7 @@ test: $(READY) ## all tests, notebooks included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -W ignore \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 
-test-browser: $(READY) ## explorer, chat and site in a real browser (installs Playwright; needs chromium)
+test-browser: $(READY) ## widgets, chat, site and slides in a real browser (installs Playwright; needs chromium)
 	$(BIN)/pip install --quiet --constraint constraints.txt playwright --editable '.[docs]'
 	$(BIN)/python -m pytest -W ignore tests/browser
 

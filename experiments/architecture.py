@@ -22,16 +22,16 @@ PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- modules: written by experiments.architecture -->", "<!-- end of modules -->"
 Place = tuple[int, int]
 THINGS: dict[str, tuple[Place, str]] = {  # column and row, and what it is
-    "films.jsonl": ((0, 0), "a file"), "Catalogue": ((1, 0), "N films"),
-    "ItemFeatures": ((2, 0), "(all tokens, D)"), "v": ((3, 0), "(N, D)"),
-    "test.jsonl": ((0, 1), "a file"), "Dialogue": ((1, 1), "who said what"),
-    "Window": ((2, 1), "(T,) ids, slots"), "Batch": ((3, 1), "(B, T), mask"),
-    "hidden": ((4, 1), "(B, T, D)"), "Ranking": ((5, 1), "(Q, M)"),
-    "NextTurn": ((6, 1), "films, whether to"), "Reply": ((7, 1), "text, film"),
-    "Losses": ((5, 2), "Eq 3–5, 7, 8"), "weights": ((6, 2), "LoRA, heads"),
-    "run/": ((7, 2), "checkpoints"),
-    "Ranked": ((5, 3), "ranks, −log p"), "table": ((6, 3), "recall [interval]"),
-    "picture": ((7, 3), "PNG, widget"),
+    "films.jsonl": ((0, 0), "a file"), "Catalogue": ((0, 1), "N films"),
+    "ItemFeatures": ((0, 2), "(all tokens, D)"), "v": ((0, 3), "(N, D)"),
+    "test.jsonl": ((1, 0), "a file"), "Dialogue": ((1, 1), "who said what"),
+    "Window": ((1, 2), "(T,) ids, slots"), "Batch": ((1, 3), "(B, T), mask"),
+    "hidden": ((1, 4), "(B, T, D)"), "Ranking": ((1, 5), "(Q, M)"),
+    "NextTurn": ((1, 6), "films, whether to"), "Reply": ((1, 7), "text, film"),
+    "Losses": ((0, 5), "Eq 3–5, 7, 8"), "weights": ((0, 6), "LoRA, heads"),
+    "run/": ((0, 7), "checkpoints"),
+    "Ranked": ((2, 5), "ranks, −log p"), "table": ((2, 6), "recall [interval]"),
+    "picture": ((2, 7), "PNG, widget"),
 }  # fmt: skip
 WAYS = (  # from, to, the modules that lead there
     ("films.jsonl", "Catalogue", "data"), ("Catalogue", "ItemFeatures", "items\nencoding"),
@@ -48,31 +48,32 @@ WAYS = (  # from, to, the modules that lead there
 
 
 def walk_figure() -> Figure:
-    """What a dialogue becomes on its way, and the modules that make it so."""
-    figure, ax = figures.axes_of(size=(13.4, 5.2))
+    """What a dialogue becomes on its way down, and the modules that make it so; its type is
+    legible on a phone."""
+    figure, ax = figures.axes_of(size=(4.5, 7.8))
     ax.set_axis_off()
-    ax.set(xlim=(-0.1, 14.2), ylim=(-6.6, 0.9))
-    at = {name: (1.85 * column, -1.85 * row) for name, ((column, row), _) in THINGS.items()}
-    for name, (x, y) in at.items():
-        shade = "#dfe8f3" if THINGS[name][0][1] < 2 else "#f3efe2"
-        ax.add_patch(FancyBboxPatch((x, y - 0.4), 1.05, 0.8, "round,pad=0.04", fc=shade, ec="0.3"))
-        ax.text(x + 0.52, y + 0.13, name, ha="center", va="center", fontsize=8.5, weight="bold")
-        ax.text(x + 0.52, y - 0.2, THINGS[name][1], ha="center", va="center", fontsize=6.8)
+    ax.set(xlim=(-0.48, 2.58), ylim=(-7.45, 0.4))
+    for name, ((x, row), what) in THINGS.items():
+        shade = "#f3efe2" if x != 1 and row > 3 else "#dfe8f3"
+        box = FancyBboxPatch(
+            (x - 0.4, -row - 0.22), 0.8, 0.44, "round,pad=0.04", fc=shade, ec="0.3"
+        )
+        ax.add_patch(box)
+        ax.text(x, 0.1 - row, name, ha="center", va="center", fontsize=10, weight="bold")
+        ax.text(x, -0.12 - row, what, ha="center", va="center", fontsize=8.5)
+    arrow = {"arrowstyle": "-|>", "color": "0.25", "lw": 1.0, "shrinkA": 0, "shrinkB": 0}
     for source, target, modules in WAYS:
-        (x0, y0), (x1, y1) = at[source], at[target]
-        level = y0 == y1
-        tail = (x0 + 1.1, y0) if level or x1 > x0 else (x0 + 0.52, y0 - 0.45)
-        head = (x1 - 0.05, y1) if x1 > x0 else (x1 + 0.52, y1 + 0.45)
-        bend = "arc3" if level or x1 == x0 else "angle,angleA=0,angleB=90,rad=6"
-        if x1 > x0 and not level:  # down, then across
-            tail, bend = (x0 + 0.52, y0 - 0.45), "angle,angleA=-90,angleB=180,rad=6"
-        arrow = {"arrowstyle": "-|>", "color": "0.25", "lw": 1.0, "connectionstyle": bend}
-        ax.annotate("", head, tail, arrowprops=arrow)
-        middle = (x0 + x1 + 1.05) / 2 if level else (x1 - 0.4)
-        words = {"ha": "center", "va": "bottom", "fontsize": 6.8, "family": "monospace"}
-        ax.text(middle, y1 + 0.1, modules, words)
-    for row, name in ((2, "training"), (3, "measuring")):
-        ax.text(at["hidden"][0] + 0.4, -1.85 * row, name, ha="right", va="center", fontsize=9)
+        (x0, down0), (x1, down1) = THINGS[source][0], THINGS[target][0]
+        tail, head, bend = (x0, -down0 - 0.26), (x1, 0.26 - down1), "arc3"
+        if down0 == down1:
+            tail, head = (x0 + 0.44, -down0), (x1 - 0.44, -down1)
+        elif x0 != x1:  # across, then down
+            tail, bend = (x0 + 0.44 * (x1 - x0), -down0), "angle,angleA=0,angleB=90,rad=6"
+        ax.annotate("", head, tail, arrowprops=arrow | {"connectionstyle": bend})
+        words = {"va": "center", "fontsize": 8.5, "family": "monospace", "linespacing": 1}
+        ax.text(x1 + 0.04, 0.5 - down1, modules, words)
+    for x, name in ((0, "training"), (2, "measuring")):
+        ax.text(x, -3.9, name, ha="center", va="bottom", fontsize=10, style="italic")
     return figure
 
 

@@ -141,7 +141,7 @@ def zero_shot_figure(record: dict[str, Any]) -> Figure:
 def run_figures(results: Results) -> dict[str, Figure]:
     """Of the runs on one data set, by file name; none of what has no run."""
     made = {
-        "ablations": differences_figure(TABLES["5"](results)),
+        "ablations": differences_figure(TABLES["5"](results), results.dataset),
         "grid": grid_figure(TABLES["figure-3"](results)),
         "turns": turns_figure(TABLES["figure-4"](results)),
     }

@@ -23,7 +23,9 @@ INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Slides</t
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="_static/icon.svg">
 <body style="font: 1.1em/1.8 sans-serif; max-width: 42em; margin: 2em auto; padding: 0 1em">
-<h1>Slides</h1><p>Right goes to the next section, down to its next slide; F fills the screen.</p>
+<h1>Slides</h1><p>Space goes through all of a deck. Right goes to the next section, down to its next
+slide: a picture with its words, then its code. The answer to a prediction comes with the next key.
+F fills the screen.</p>
 <ul>{decks}</ul></body></html>
 """
 

@@ -229,8 +229,8 @@ def test_figures_without_runs_say_so():
     assert not (warm_starts(empty) != "").any(axis=None)
     tables = [TABLES[name](empty) for name in ("5", "6", "figure-3")]
     figures = [
-        differences_figure(tables[0]),
-        differences_figure(tables[1]),
+        differences_figure(tables[0], "inspired"),
+        differences_figure(tables[1], "inspired"),
         grid_figure(tables[2]),
         points_figure(points_of_paper(empty), {}),
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from pecrs_lib.figures import bands_figure, dots_figure, dots_table
+from pecrs_lib.figures.diagrams import KINDS, lines_figure, map_figure, token_strip
 
 
 def test_dots_stand_at_their_values() -> None:
@@ -40,3 +42,28 @@ def test_bands_add_up_and_the_last_is_hatched() -> None:
     assert hatched == [False, False, True]
     shades = [container[0].get_facecolor()[0] for container in ax.containers]
     assert shades == sorted(shades)  # dark to light: legible in greyscale
+
+
+def test_kinds_of_tokens_differ_without_colour_and_the_legend_has_those_that_occur() -> None:
+    hatches = [hatch for _, hatch in KINDS.values()]
+    assert len(set(hatches)) == len(KINDS)
+    figure = token_strip(["<|endoftext|>", "Extraordinarily", "Ġfilms"], ["marker", "word", "word"])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["word", "marker"]
+    said = [text.get_text() for text in figure.axes[0].texts]
+    assert said == ["<eos>", "0", "Extraordi…", "1", "films", "2"]
+    with pytest.raises(ValueError, match="3 tokens, but 1 kinds"):
+        token_strip(["a", "b", "c"], ["word"])
+
+
+def test_names_on_a_map_stand_below_one_another_in_the_order_of_their_points() -> None:
+    points = [(0.0, 0.0), (0.01, 0.01), (0.02, 0.0), (5.0, 5.0)]
+    (ax,) = map_figure(points, ["a", "a", "b", "b"], {0: "low", 1: "middle", 3: "high"}).axes
+    heights = {text.get_text(): text.get_position()[1] for text in ax.texts}
+    assert heights["high"] > heights["middle"] > heights["low"]
+    assert min(-np.diff(sorted(heights.values(), reverse=True))) > 0.1
+
+
+def test_a_marked_place_is_drawn_and_named() -> None:
+    (ax,) = lines_figure([1, 2, 3], {"a": [3, 2, 1]}, "x", "y", mark=("chosen", 2)).axes
+    assert [line.get_label() for line in ax.lines] == ["a", "chosen"]
+    assert list(ax.lines[1].get_xdata()) == [2, 2]

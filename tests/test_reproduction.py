@@ -357,8 +357,10 @@ def test_figures_draw_their_tables(results):
     assert [line.get_label() for line in turns_figure(prior).axes[0].lines] == [
         "Popularity", "Co-occurrence", "PECRS"
     ]  # fmt: skip
-    drawn = differences_figure(table_5(results)).axes[0]
-    assert len(drawn.get_yticks()) == len(ABLATIONS)
+    drawn = differences_figure(table_5(results), "inspired")
+    assert len(drawn.axes[0].get_yticks()) == len(ABLATIONS)
+    said = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert said == ["the paper (ReDial)", "ours (INSPIRED)"]
 
 
 @pytest.mark.parametrize("number", range(1, 11))

@@ -16,10 +16,11 @@ from typing import Any
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
-from sphinx_revealjs.nodes import revealjs_break
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from slides import sections_to_slides, without_scaffolding  # noqa: E402
 
 from experiments.notebooks import repository  # noqa: E402
 
@@ -61,8 +62,12 @@ html_show_search_summary = False  # a page opened from a disk may not fetch othe
 revealjs_static_path = ["static"]
 revealjs_css_files = ["slides.css"]
 revealjs_style_theme = "white"
-revealjs_script_conf = {"hash": True, "center": False, "slideNumber": "c/t", "transition": "none",
-                        "width": 1200, "height": 750}  # fmt: skip
+revealjs_script_files = ["slides.js"]
+revealjs_script_conf = {
+    "hash": True, "center": False, "slideNumber": "c/t", "transition": "none", "display": "flex",
+    "width": 1280, "height": 720, "margin": 0,
+    "viewDistance": 1000, "mobileViewDistance": 1000,  # all laid out at once, to be measured
+}  # fmt: skip
 
 BADGE = re.compile(r"\[!\[Open in Colab\].*?\)\]\(.*?\)\s*")
 PAGES = """
@@ -102,14 +107,6 @@ def with_button(name: str, notebook: dict[str, Any]) -> None:
     first["source"] = f"{title}\n\n{colab_button(name)}{BADGE.sub('', rest)}"
 
 
-def without_scaffolding(notebook: dict[str, Any]) -> None:
-    """A lecture shows neither set-up, imports and parameters nor the cells that check answers."""
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    for k, cell in enumerate(code):
-        if k < 3 or re.search(r"^check\(", "".join(cell["source"]), re.M):
-            cell["metadata"].setdefault("tags", []).append("remove-cell")
-
-
 def on_read(app: Sphinx, name: str, source: list[str]) -> None:
     if name == "README":
         source[0] = with_pages(source[0])
@@ -119,30 +116,6 @@ def on_read(app: Sphinx, name: str, source: list[str]) -> None:
         if app.builder.name == "revealjs":
             without_scaffolding(notebook)
         source[0] = json.dumps(notebook)
-
-
-def slides_of(cell: nodes.Element) -> list[nodes.Node]:
-    """A cell, then its pictures, unless one stands alone under a few lines of code."""
-    lines = sum(block.astext().count("\n") + 1 for block in cell.findall(nodes.literal_block))
-    shown = [out for part in cell.children if "cell_output" in part["classes"] for out in part]
-    pictures = [out for out in shown if next(iter(out.findall(nodes.image)), None) is not None]
-    if len(shown) == 1 and lines <= 6:
-        return [cell]
-    for picture in pictures:
-        picture.parent.remove(picture)
-    return [cell, *pictures]
-
-
-def cells_to_slides(app: Sphinx, document: nodes.document, name: str) -> None:
-    """A section goes right, what follows its first text goes down."""
-    if app.builder.name != "revealjs":
-        return
-    for section in document.findall(nodes.section):
-        for cell in [n for n in section.children if "cell" in n.get("classes", [])]:
-            for slide in reversed(slides_of(cell)):
-                if slide is not cell:
-                    section.insert(section.index(cell) + 1, slide)
-                section.insert(section.index(slide), revealjs_break())
 
 
 def math(translator: Any, node: nodes.Element) -> None:
@@ -155,4 +128,4 @@ def math(translator: Any, node: nodes.Element) -> None:
 def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (math, None), (math, None))
     app.connect("source-read", on_read)
-    app.connect("doctree-resolved", cells_to_slides)
+    app.connect("doctree-resolved", sections_to_slides)

@@ -226,7 +226,7 @@ def strategies_figure(
         most = np.array(list(points.values())).max(0)
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
         ax.set(xlim=(0, 1.15 * most[0]), ylim=(0, 1.15 * most[1]))
-    np.atleast_1d(axes)[0].legend(fontsize=8)
+    np.atleast_1d(axes)[0].legend(fontsize=9)
     return figure
 
 

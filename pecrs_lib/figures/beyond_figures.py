@@ -69,7 +69,7 @@ def learning_curve_figure(table: pd.DataFrame) -> Figure:
     ax.minorticks_off()
     if len(rows):
         ax.set_title(f"n = {int(rows['n'].max())} points, bars: 95 %", fontsize=9)
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=9)
     return figure
 
 
@@ -96,7 +96,7 @@ def popularity_figure(table: pd.DataFrame, k: int = 50) -> Figure:
     ticks = [f"{label}\nn = {count}" for label, count in zip(labels, n, strict=True)]
     ax.set_xticks(range(len(labels)), ticks)
     ax.set(xlabel="mentions of the target by recommenders in training", ylabel=f"Recall@{k} (%)")
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=9)
     return figure
 
 
@@ -118,7 +118,7 @@ def reliability_figure(table: pd.DataFrame) -> Figure:
             mfc="white" if shade != "0.1" else None, label=name,
         )  # fmt: skip
     ax.set(xlabel="confidence (%)", ylabel="share right (%)", xlim=(0, most), ylim=(0, most))
-    ax.legend(title="softmax over the candidates", fontsize=8)
+    ax.legend(title="softmax over the candidates", fontsize=9)
     return figure
 
 
@@ -164,7 +164,7 @@ def candidates_figure(record: Mapping[str, Any]) -> Figure:
         ax.minorticks_off()
     axes[0].annotate(
         "positions of the LM ", (record["positions"], 0), xytext=(0, 4), ha="right",
-        textcoords="offset points", fontsize=8,
+        textcoords="offset points", fontsize=9,
     )  # fmt: skip
     return figure
 

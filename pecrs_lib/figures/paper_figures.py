@@ -17,6 +17,7 @@ from pecrs_lib.figures import MARKERS, axes_of, dots_figure
 from pecrs_lib.reproduction.findings import VERDICTS
 from pecrs_lib.reproduction.layout import NO_RUN, panels, paper_and_ours
 from pecrs_lib.reproduction.report import SYMBOLS
+from pecrs_lib.reproduction.tables import NAMES
 
 APART = 1.04  # lines of a grid, so that their intervals do not hide each other
 
@@ -68,15 +69,17 @@ def turns_figure(table: pd.DataFrame) -> Figure:
     points = {row["prior"]: row["n"] for row in table.to_dict("records")}
     ax.set_xticks(range(len(labels)), [f"{label}\nn = {points[label]}" for label in labels])
     ax.set(xlabel="utterances before the recommendation", ylabel="Recall@50 (%)", ylim=(0, None))
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=9)
     return figure
 
 
-def differences_figure(table: pd.DataFrame) -> Figure:
-    """What is lost when a part is taken away: the paper's difference beside ours, in points.
+def differences_figure(table: pd.DataFrame, dataset: str) -> Figure:
+    """What is lost when a part is taken away: the paper's difference beside ours, in points. The
+    legend says on which data each was measured.
 
     Args:
         table: of `tables.table_5` or `table_6`; rows without a difference are left out.
+        dataset: of our runs, a key of `tables.NAMES`.
     """
     rows = table.dropna(subset="difference") if "difference" in table else table.iloc[:0]
     if rows.empty:
@@ -84,7 +87,9 @@ def differences_figure(table: pd.DataFrame) -> Figure:
     ours = {"paper difference": "paper", "difference": "ours"}
     bounds = {"difference low": "low", "difference high": "high"}
     shown = rows.drop(columns=[*ours.values(), *bounds.values()]).rename(columns=ours | bounds)
-    return dots_figure(*panels(paper_and_ours(shown), "by", "difference in {} (points)"))
+    names = {"the paper": f"the paper ({table.attrs['paper']})", "ours": f"ours ({NAMES[dataset]})"}
+    both = paper_and_ours(shown).replace({"by": names})
+    return dots_figure(*panels(both, "by", "difference in {} (points)"))
 
 
 def points_figure(table: pd.DataFrame, have: Mapping[str, int]) -> Figure:
@@ -125,7 +130,7 @@ def verdicts_figure(table: pd.DataFrame, *, judged_only: bool = False) -> Figure
         table = table[table[names].isin(VERDICTS[:3]).any(axis=1)]
     blue, orange, grey = (sns.color_palette("colorblind")[k] for k in (0, 1, 7))
     colours = dict(zip(VERDICTS, (blue, orange, (*grey, 0.45), "white", "white"), strict=True))
-    figure, ax = axes_of(size=(9.4, 1.3 + 0.25 * len(table)))
+    figure, ax = axes_of(size=(10.6, 1.3 + 0.26 * len(table)))
     for place, row in enumerate(table.to_dict("records")):
         for k, name in enumerate(names):
             if row[name]:
@@ -134,7 +139,7 @@ def verdicts_figure(table: pd.DataFrame, *, judged_only: bool = False) -> Figure
                 ax.text(k, -place, SYMBOLS[row[name]], ha="center", va="center",
                         color="white" if row[name] in VERDICTS[:2] else "0.2")  # fmt: skip
     names_of = table["the paper says"].str.rstrip(".") + " (" + table["id"] + ")"
-    ax.set_yticks(range(0, -len(table), -1), names_of, fontsize=8)
+    ax.set_yticks(range(0, -len(table), -1), names_of, fontsize=9)
     ax.set_xticks(range(len(names)), names)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
@@ -143,7 +148,8 @@ def verdicts_figure(table: pd.DataFrame, *, judged_only: bool = False) -> Figure
     ax.grid(visible=False)
     handles = [Patch(facecolor=colours[v], edgecolor="0.5", label=f"{SYMBOLS[v]}  {v}")
                for v in VERDICTS]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+    handles.append(Patch(facecolor="none", edgecolor="none", label="blank: not about this data"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 

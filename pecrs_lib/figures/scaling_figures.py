@@ -112,7 +112,7 @@ def check_figure(records: Mapping[str, Record]) -> Figure:
         ax.set_aspect("equal")
         for axis in (ax.xaxis, ax.yaxis):
             _plain(axis)
-    np.atleast_1d(axes)[0].legend(fontsize=8)
+    np.atleast_1d(axes)[0].legend(fontsize=9)
     return figure
 
 
@@ -143,8 +143,8 @@ def latency_figure(record: Record, large: Mapping[str, Any], M: int = 700) -> Fi
     for ax in (left, right):
         ax.set(xscale="log", yscale="log")
     _plain(left.yaxis)
-    left.legend(fontsize=8)
-    right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    left.legend(fontsize=9)
+    right.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -183,7 +183,7 @@ def official_figure(table: pd.DataFrame) -> Figure:
         place = -np.arange(len(table))[known] - k * height
         bars = ax.barh(place, table[name][known], height * 0.92, color=shade, hatch=hatch,
                        edgecolor="black", linewidth=0.6, label=name)  # fmt: skip
-        ax.bar_label(bars, [f" {x:.2g} s" for x in table[name][known]], fontsize=8)
+        ax.bar_label(bars, [f" {x:.2g} s" for x in table[name][known]], fontsize=9)
     ax.set_yticks(-np.arange(len(table)) - height, list(table.index))
     ax.set(xscale="log", xlabel="seconds, logarithmic axis")
     ax.margins(x=0.15)
@@ -261,7 +261,7 @@ def estimate_figure(found: Estimate, machine: Machine) -> Figure:
     for ax, parts, unit, label in sides:
         values = [x / unit for x in parts.values()]
         bars = ax.barh(list(parts), values, color="#7f9fc8", edgecolor="black", linewidth=0.6)
-        ax.bar_label(bars, [f" {x:.3g}" for x in values], fontsize=8)
+        ax.bar_label(bars, [f" {x:.3g}" for x in values], fontsize=9)
         ax.invert_yaxis()
         ax.set_xlabel(label)
         ax.margins(x=0.15)

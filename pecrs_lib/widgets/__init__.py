@@ -142,7 +142,8 @@ def loss_figure(positive: float, negative: float, temperature: float) -> Figure:
     names = ("query", "target", "negative")
     for (x, y), name, line in zip(at.tolist(), names, ("-", "--", ":"), strict=True):
         left.plot([0, x], [0, y], line, color="black", lw=2)
-        left.annotate(name, (x, y), fontsize=9)
+        side = "right" if name == "negative" else "left"
+        left.text(1.1 * x, 1.1 * y, name, ha=side, va="center", fontsize=9)
     for x, y in at[1:].tolist():
         left.plot([1, x], [0, y], color="0.6", lw=1)
     left.set(xlim=(-1.3, 1.5), ylim=(-1.3, 1.3), aspect="equal", title="directions and chords")
@@ -174,14 +175,14 @@ def balance_figure(
 ) -> Figure:
     """What each loss adds to the joint one (Eq 8), epoch by epoch of a real run."""
     weights = {"recall": alpha, "rerank": beta, "gen": gamma}
-    epoch = [row["epoch"] for row in history]
-    parts = {name: [w * row[name] for row in history] for name, w in weights.items()}
-    total = [sum(values) or 1.0 for values in zip(*parts.values(), strict=True)]
-    shares = {
-        f"{name} × {weights[name]:g}": [100 * x / t for x, t in zip(values, total, strict=True)]
-        for name, values in parts.items()
-    }
-    return diagrams.lines_figure(epoch, shares, "epoch", "share of the joint loss (%)")
+    shares = {}
+    for row in history:
+        parts = {name: w * row[name] for name, w in weights.items()}
+        total = sum(parts.values()) or 1.0
+        shares[f"epoch {row['epoch']:g}"] = {
+            f"{name} × {weights[name]:g}": 100 * part / total for name, part in parts.items()
+        }
+    return figures.bands_figure(shares, "share of the joint loss (%)")
 
 
 def balance(history: Sequence[dict[str, float]]) -> Panel:
@@ -209,9 +210,10 @@ def why_figure(ranked: Sequence[Recommendation]) -> Figure:
     last = max([r.retrieved for r in ranked] + [len(ranked)])
     for place, r in enumerate(ranked, start=1):
         ax.plot([0, 1], [r.retrieved, place], "o-", color="0.25" if place == 1 else "0.6")
-        ax.text(1.04, place, f"{r.movie.name}   r = {r.score:.2f}", va="center", fontsize=8.5)
-        ax.text(-0.04, r.retrieved, f"{r.distance:.2f}", va="center", ha="right", fontsize=8)
+        ax.text(1.04, place, f"{r.movie.name}   r = {r.score:.2f}", va="center", fontsize=9)
+        ax.text(-0.04, r.retrieved, f"{r.distance:.2f}", va="center", ha="right", fontsize=9)
     ax.set_xticks([0, 1], ["retrieved\n(distance)", "re-ranked"])
+    ax.grid(visible=False)
     ax.set(xlim=(-0.25, 2.4), ylim=(last + 0.7, 0.3), ylabel="place")
     return figure
 

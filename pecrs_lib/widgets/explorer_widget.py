@@ -78,7 +78,7 @@ def explorer_figure(
         )  # fmt: skip
     left.set(xlabel="M_train (negatives)", ylabel=f"Recall@{k} (%)",
              title=f"temperature {chosen['temperature']:g}, M_inference {column}")  # fmt: skip
-    left.legend(fontsize=8)
+    left.legend(fontsize=9)
 
     batch = chosen["share_over_batch"]
     for tasks, line in ((True, "o-"), (False, "s--")):
@@ -93,13 +93,13 @@ def explorer_figure(
         )  # fmt: skip
         for r in rows if tasks == share_over_tasks else ():
             middle.annotate(
-                f"{r['peak_gib']:.1f} GiB", (str(r["negatives"]), r["seconds"]), fontsize=7,
-                xytext=(0, -14), textcoords="offset points", ha="center",
+                f"{r['peak_gib']:.1f} GiB", (str(r["negatives"]), r["seconds"]), fontsize=9,
+                xytext=(8, -12), textcoords="offset points",
             )  # fmt: skip
     middle.set(xlabel="M_train (negatives)", ylabel="seconds a step, one core", ylim=(0, None),
                title="cost of the whole model (memory beside it)")  # fmt: skip
-    middle.margins(x=0.15)
-    middle.legend(fontsize=8)
+    middle.margins(x=0.25)
+    middle.legend(fontsize=9)
 
     table = [[run["recall"][str(c)][f"R@{k}"]["value"] for c in grid["candidates"]] for run in same]
     sns.heatmap(

@@ -113,5 +113,5 @@ def next_token_figure(words: Sequence[str], p: Sequence[float], kept: Sequence[f
     ax.set_yticks(place, list(words))
     ax.set_xlabel("probability of the next token (%)")
     ax.grid(axis="y", visible=False)
-    ax.legend(fontsize=8, loc="lower right")
+    ax.legend(fontsize=9, loc="lower right")
     return figure

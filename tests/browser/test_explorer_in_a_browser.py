@@ -6,16 +6,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
 
-from tests.browser.serving import CHROMIUM, ROOT, SHOTS, free_port, served
+from tests.browser.serving import CHROMIUM, ROOT, SHOTS, in_lab, run_all
 
 playwright = pytest.importorskip("playwright.sync_api")
 NOTEBOOK = ROOT / "notebooks" / "04_retrieval_loss.ipynb"
@@ -24,22 +20,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this ma
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A JupyterLab over a copy of the notebook."""
-    folder = tmp_path_factory.mktemp("lab")
-    shutil.copy(NOTEBOOK, folder)
-    tracker = folder / "settings" / "@jupyterlab" / "notebook-extension"
-    tracker.mkdir(parents=True)
-    # every cell in the page, not only those in view
-    (tracker / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
-    port = free_port()
-    call = [
-        sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}",
-        "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
-        f"--LabApp.user_settings_dir={folder / 'settings'}",
-    ]  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    with served(call, f"{url}/api", folder / "log"):
-        yield f"{url}/lab/tree/{NOTEBOOK.name}"
+    with in_lab(NOTEBOOK, tmp_path_factory.mktemp("lab")) as url:
+        yield url
 
 
 def test_sliders_by_keyboard_and_live_training(address: str) -> None:
@@ -49,17 +31,7 @@ def test_sliders_by_keyboard_and_live_training(address: str) -> None:
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
         failures: list[str] = []
         page.on("pageerror", lambda error: failures.append(str(error)))
-        page.goto(address)
-        page.locator(".jp-CodeCell").first.wait_for(timeout=60_000)
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)
-        for _ in range(120):  # the page says "idle" before it is connected to a kernel
-            with urllib.request.urlopen(f"{address.split('/lab/')[0]}/api/kernels") as reply:
-                kernels = json.load(reply)
-            if kernels and kernels[0]["connections"] and kernels[0]["execution_state"] == "idle":
-                break
-            page.wait_for_timeout(500)
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.locator("li[data-command='runmenu:run-all']").click()
+        run_all(page, address)
         train = page.get_by_role("button", name="Train live")
         train.wait_for(timeout=400_000)
         picture = page.locator("img[alt^='recall and cost over M_train']").last

@@ -24,6 +24,29 @@ PHONE = {"width": 390, "height": 844}
 # the theme hides what sticks out of the page, and lets a narrow page's content scroll as a whole
 WIDTH = """Math.max(...[...document.querySelectorAll("html, body, .content, article")]
     .map(box => box.scrollWidth))"""
+SCREEN = {"width": 1280, "height": 720}
+# what of the slide that is shown sticks out, is scrolled, or is too small for the last row
+MISFITS = """() => {
+    const slide = Reveal.getCurrentSlide(), misfits = new Set();
+    const title = slide.querySelector("h1, h2, h3").innerText;
+    for (const box of slide.querySelectorAll("*:not(math *)")) {
+        const { left, top, right, bottom } = box.getBoundingClientRect();
+        const inside = left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight;
+        const { fontSize, overflowX, overflowY } = getComputedStyle(box);
+        if (["auto", "scroll"].includes(overflowY) && box.scrollHeight > box.clientHeight + 1
+            || ["auto", "scroll"].includes(overflowX) && box.scrollWidth > box.clientWidth + 1)
+            misfits.add("scrolls");
+        else if (box.clientWidth && !inside) misfits.add("sticks out");
+        if (box.matches("p, li, td, code") && parseFloat(fontSize) < 13) misfits.add("small type");
+        if (box.matches(".result img") && Math.min(box.clientWidth / box.naturalWidth,
+            box.clientHeight / box.naturalHeight) < 0.6) misfits.add("small picture");
+    }
+    return [...misfits].map(text => `${title}: ${text}`);
+}"""
+# over the steps of a slide, which bring what waits for a key
+NEXT = """const from = Reveal.getCurrentSlide();
+    while (!Reveal.isLastSlide() && Reveal.getCurrentSlide() == from) Reveal.next()"""
+LONG_TABLE = "12_reproduction_report, The evidence, place by place"  # 21 rows: it scrolls
 
 
 @pytest.fixture(scope="module")
@@ -118,19 +141,39 @@ def test_search_finds_a_word(page: Any, address: str, folder: Path, where: str) 
     playwright.expect(page.locator("#search-results")).to_contain_text("did not match")
 
 
-def test_slides_turn(page: Any, address: str, folder: Path) -> None:
-    page.set_viewport_size({"width": 1280, "height": 800})
-    for path in sorted((folder / "slides" / "notebooks").glob("*.html")):
+def test_every_slide_fits_the_screen(page: Any, address: str, folder: Path) -> None:
+    page.set_viewport_size(SCREEN)
+    misfits = []
+    decks = sorted((folder / "slides" / "notebooks").glob("*.html"))
+    assert len(decks) > 16
+    for path in decks:
         page.goto(f"{address}/{path.relative_to(folder)}")
-        page.wait_for_function("Reveal.isReady()")
-        assert page.evaluate("Reveal.getTotalSlides()") >= 10, path.name
+        page.wait_for_selector(".reveal.arranged")
+        for _ in range(page.evaluate("Reveal.getTotalSlides()")):
+            misfits += [f"{path.stem}, {text}" for text in page.evaluate(MISFITS)]
+            page.evaluate(NEXT)
+        assert page.evaluate("Reveal.isLastSlide()")
+    assert {text.partition(":")[0] for text in misfits} == {LONG_TABLE}, misfits
+    page.evaluate("Reveal.getCurrentSlide().querySelector('.idea').style.fontSize = '200px'")
+    assert page.evaluate(MISFITS), "what does not fit would be noticed"
+
+
+def test_a_picture_stands_with_its_words_and_code_below(page: Any, address: str) -> None:
+    page.set_viewport_size(SCREEN)
     page.goto(f"{address}/slides/notebooks/04_retrieval_loss.html")
-    page.wait_for_function("Reveal.isReady()")
+    page.wait_for_selector(".reveal.arranged")
     page.screenshot(path=SHOTS / "slides_title.png")
-    before = page.locator("section.present >> visible=true").last.inner_text()
-    for k, key in enumerate(("ArrowRight", "ArrowDown", "ArrowRight", "ArrowRight")):
-        page.keyboard.press(key)
-        page.wait_for_timeout(300)
+    shown = page.locator("section.present:not(.stack)")
+    page.keyboard.press("ArrowRight")
+    with_words = shown.filter(has=page.locator(".prose p")).filter(has=page.locator("img"))
+    for k in range(3):
         page.screenshot(path=SHOTS / f"slides_{k}.png")
-    assert page.locator("section.present >> visible=true").last.inner_text() != before
+        if with_words.count():
+            break
+        page.keyboard.press("ArrowDown")
+    words = shown.inner_text()
+    assert with_words.count() == 1 and shown.locator("pre").count() == 0
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert shown.inner_text() != words
     assert "check(" not in page.content(), "exercises are for the notebook"
