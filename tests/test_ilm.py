@@ -479,6 +479,6 @@ def test_the_meeting_with_pecrs_has_its_controls():
     assert len(record["seeds"]) >= 3
     for data in ("minireel", "redial"):
         rows = record[data]["rows"]
-        assert list(rows)[0] == "text alone" and "tokens of another film" in rows
+        assert next(iter(rows)) == "text alone" and "tokens of another film" in rows
         assert all({"warm", "cold"} <= set(of) for of in rows.values())
         assert list(ilm_figures.met_rows(record[data], ("cold",))) == [f"{k}, cold" for k in rows]
