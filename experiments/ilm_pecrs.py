@@ -68,22 +68,28 @@ class Source:
     likes: Interactions  # row j is film j of the catalogue
 
 
-def said(dialogue: Dialogue) -> frozenset[str]:
-    """What is said without naming a film: the same in every form of a ReDial conversation."""
-    return frozenset(u.text for u in dialogue.utterances if not u.mentions and len(u.text) > 30)
+def signs(dialogue: Dialogue) -> frozenset[Any]:
+    """What tells a ReDial conversation in every form: lines that name no film, and films named."""
+    films = frozenset(m.item for u in dialogue.utterances for m in u.mentions)
+    lines = {u.text for u in dialogue.utterances if not u.mentions and len(u.text) > 30}
+    return frozenset(lines | ({films} if len(films) > 1 else set()))
 
 
 def redial_likes(folder: Path, catalogue: Catalogue, tested: Sequence[Dialogue]) -> Interactions:
-    """Likes of the forms, without conversations that share a line with one that is tested on."""
+    """Likes of the forms, without conversations that share a sign with one that is tested on.
+
+    Args:
+        tested: with the ids of the data set, not yet matched with the catalogue.
+    """
     path = folder / "raw_train_partial.jsonl.gz"
     forms, conversations = read_redial_forms(path), read_redial(path)
-    held = frozenset().union(*map(said, tested))
+    held = frozenset().union(*map(signs, tested))
     matches = match_titles(forms.titles, catalogue, choose=most_detailed)
     row = [match.row for match in matches]
     users = [
         tuple(dict.fromkeys(r for j in taken if (r := row[j]) is not None))
         for taken, conversation in zip(forms.users, conversations, strict=True)
-        if not said(conversation) & held
+        if not signs(conversation) & held
     ]
     return Interactions(
         tuple(movie.id for movie in catalogue), tuple(movie.name for movie in catalogue),
@@ -100,11 +106,9 @@ def source(data: str, folder: Path | None) -> Source:
         likes = read_minireel_interactions()
     else:
         catalogue = read_movie_db(folder / "movie_db")
-        train, test = (
-            match_catalogue(read_redial(folder / name), catalogue, choose=most_detailed)[0]
-            for name in ("train.jsonl.gz", "valid.jsonl.gz")
-        )
-        likes = redial_likes(folder, catalogue, test)
+        parts = [read_redial(folder / name) for name in ("train.jsonl.gz", "valid.jsonl.gz")]
+        train, test = (match_catalogue(p, catalogue, choose=most_detailed)[0] for p in parts)
+        likes = redial_likes(folder, catalogue, parts[1])
         train = train[:DIALOGUES]
     model = PECRS.from_backbone(TINY)
     features = model.item_features(catalogue, cache_dir=RUNS.parent / "cache")
