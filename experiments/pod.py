@@ -467,8 +467,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "part",
-        choices=("leak", "lengths", "baselines", "train", "movielens", "context"),
+        "part", choices=("leak", "lengths", "baselines", "train", "movielens", "context")
     )
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
