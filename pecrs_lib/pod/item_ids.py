@@ -42,8 +42,9 @@ def appearance_numbers(sequences: Sequences, n: int) -> np.ndarray:
 def cluster_ids(train: Sequences, n: int, rng: np.random.Generator, size: int = 32) -> np.ndarray:
     """(N, 2) cluster and place in it, of clusters of at most `size` items taken by the same users.
 
-    Items are halved along the first principal direction of their users, again and again. The place
-    in a cluster is random. Items that nobody takes in `train` fall together.
+    Items are halved along the first principal direction of their users, again and again. Items
+    that nobody takes in `train` fall together. Which number a cluster and a place in it have is
+    random: the order of the numbers tells nothing.
 
     Args:
         train: training sequences only; anything else would leak.
@@ -58,9 +59,18 @@ def cluster_ids(train: Sequences, n: int, rng: np.random.Generator, size: int = 
     while max(map(len, groups)) > size:
         groups = [half for group in groups for half in _halves(vector, group, size)]
     codes = np.empty((n, 2), dtype=np.int64)
-    for cluster, group in enumerate(groups):
+    for cluster, group in zip(rng.permutation(len(groups)), groups, strict=True):
         codes[group, 0], codes[group, 1] = cluster, rng.permutation(len(group))
     return codes
+
+
+def numbers_of(codes: np.ndarray) -> np.ndarray:
+    """(N, L) codes -> (N,) one number per item, its digits the symbols of the id, lowest first.
+
+    Of `cluster_ids`, plus 1 is then the same place in another cluster. (Highest digit first, it is
+    a place in the same cluster: what users of `train` took together, which the ids are to tell.)
+    """
+    return codes @ np.cumprod([1, *codes.max(0)[:-1] + 1])
 
 
 def _halves(vector: np.ndarray, group: np.ndarray, size: int) -> list[np.ndarray]:
