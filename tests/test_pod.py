@@ -11,7 +11,7 @@ import torch
 
 from pecrs_lib import next_item
 from pecrs_lib.config import Config
-from pecrs_lib.data.interactions import Interactions, leave_one_out, read_amazon
+from pecrs_lib.data.interactions import Interactions, leave_one_out, read_amazon, read_movielens
 from pecrs_lib.model import PECRS
 from pecrs_lib.pod import context_prompt, item_ids, leak, pictures, samples, tables
 from pecrs_lib.pod.batches import IGNORED, alternated, collate, mixed
@@ -107,23 +107,41 @@ def test_the_rule_is_what_it_says(last):
         leak.rule_ranks([(1, 2), (3,)], numbers)
 
 
-def test_the_rule_is_at_chance_on_the_ids_in_use():
-    data, _ = minireel_data()
-    whole = [
-        (*items, v, t) for items, v, t in zip(data.train.users, data.valid, data.test, strict=True)
+def rule_is_at_chance(data, last):
+    """Chance is the rule on random numbers; the leaky numbering shows that the test can fail."""
+    train, n = data.train.users, len(data.train)
+    whole = [(*items, v, t) for items, v, t in zip(train, data.valid, data.test, strict=True)]
+
+    def hit(numbers):
+        return next_item.gains(leak.rule_ranks(whole, numbers, last=last))["HR@10"].mean()
+
+    rngs = [np.random.default_rng(seed) for seed in range(32)]
+    chance = [hit(rng.permutation(n)) for rng in rngs]
+    used = [
+        hit(item_ids.numbers_of(item_ids.cluster_ids(train, n, np.random.default_rng(seed))))
+        for seed in range(8)
     ]
-    n = len(data.train)
-    for last in (False, True):
-        numbers = np.random.default_rng(0).permutation(n)
-        hit = next_item.gains(leak.rule_ranks(whole, numbers, last=last))["HR@10"]
-        assert next_item.with_interval(hit)["low"] <= 10 / n
-        drawn = []  # of clusters, other places in the same clusters: chance, given the clusters
-        for seed in range(6):
-            codes = item_ids.cluster_ids(data.train.users, n, np.random.default_rng(seed))
-            ranks = leak.rule_ranks(whole, codes @ [1000, 1], last=last)
-            drawn.append(next_item.gains(ranks)["HR@10"])
-        cell = next_item.with_interval(drawn[0])
-        assert cell["low"] <= np.mean(drawn[1:]) <= cell["high"]
+    off = np.hypot(np.std(chance) / len(chance) ** 0.5, np.std(used) / len(used) ** 0.5)
+    assert used[0] <= max(chance)  # the ids of the chapter and of `experiments.pod`
+    assert np.mean(used) - np.mean(chance) < 3 * off
+    assert hit(item_ids.appearance_numbers(whole, n)) > max(chance)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_rule_is_at_chance_on_the_ids_in_use(last):
+    rule_is_at_chance(minireel_data()[0], last)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_rule_is_at_chance_on_ids_of_movielens(shared_data, last):
+    films = read_movielens(shared_data / "interactions" / "ml-100k").at_least(3)
+    rule_is_at_chance(leave_one_out(films), last)
+
+
+def test_a_number_has_the_symbols_of_an_id_as_digits():
+    codes = np.array([[0, 0], [2, 0], [1, 3], [2, 1]])
+    assert item_ids.numbers_of(codes).tolist() == [0, 2, 10, 5]
+    assert item_ids.numbers_of(np.array([[3], [1]])).tolist() == [3, 1]
 
 
 @pytest.mark.parametrize("name", ["beauty", "toys", "sports"])
