@@ -7,8 +7,9 @@
 
 Every run leaves a file in `runs/ilm/` and is not done again. Seeds differ in weights, batches,
 held-out items and users; within a seed all variants have the same items, users and number of
-steps. Settings were chosen on seed 0, which is not reported. `--data` is a folder that
-`read_movielens` or `read_amazon` reads. `--ship` copies the first model to `data/checkpoints/ilm/`.
+steps. Settings were chosen on seed 0, which is not reported, and on items held out from those that
+the other seeds train on. `--data` is a folder that `read_movielens` or `read_amazon` reads.
+`--ship` copies the first model to `data/checkpoints/ilm/`.
 What item tokens give to PECRS: `experiments.ilm_pecrs`.
 """
 
@@ -87,13 +88,13 @@ def started(config: ILMConfig) -> dict[str, Any]:
 
 
 def stage_one(
-    config: ILMConfig, whole: Interactions, split: LeaveOneOut, lm: Any, tokenizer: Any
+    config: ILMConfig, whole: Interactions, split: LeaveOneOut, tokenizer: Any
 ) -> tuple[QFormer, torch.Tensor, torch.Tensor, dict[str, Any]]:
     """An aligned Q-Former, the CF vectors, the rows it saw, and what held-out items say of it."""
     cf = cf_vectors(split.train, config.cf_dim)
     texts = Texts.of(whole.texts, tokenizer, config.text_tokens)
     seen, unseen = held_out(split.train, HELD_OUT, config.seed)
-    former = new_qformer(config, texts, lm.get_input_embeddings().weight)
+    former = new_qformer(config, texts)
     history = align(former, cf, texts, split.train, seen, config)
     other = shuffled(cf, torch.Generator().manual_seed(config.seed))
     found: dict[str, Any] = {
@@ -130,7 +131,7 @@ def one_run(variant: str, seed: int, data: str, folder: Path | None = None) -> d
     lm, tokenizer = load_backbone(config.backbone)
     before = fingerprint(lm)
     encoder: Any
-    encoder, cf, seen, alignment = stage_one(config, whole, split, lm, tokenizer)
+    encoder, cf, seen, alignment = stage_one(config, whole, split, tokenizer)
     if config.align_steps:
         record["alignment"] = alignment
     if variant.startswith("MLP"):
@@ -202,7 +203,7 @@ def stage_one_alone(name: str, seed: int, folder: Path) -> dict[str, Any]:
     config = replace(ILMConfig(), seed=seed, **MORE["amazon"])
     whole, _ = source(name, folder)
     split = leave_one_out(whole)
-    *_, found = stage_one(config, whole, split, *load_backbone(config.backbone))
+    *_, found = stage_one(config, whole, split, load_backbone(config.backbone)[1])
     record = started(config) | {"seed": seed, "alignment": found}
     if seed == SEEDS[0]:
         record["baselines"] = baselines(split, whole, config.cf_dim)

@@ -124,9 +124,9 @@ def tokens_of(kind: str, likes: Interactions, seed: int) -> Tensor | None:
     cf = cf_vectors(likes, config.cf_dim)
     if kind == "CF vectors":
         return cf
-    lm, tokenizer = load_backbone(config.backbone)
+    _, tokenizer = load_backbone(config.backbone)
     texts = Texts.of(likes.texts, tokenizer, config.text_tokens)
-    former = new_qformer(config, texts, lm.get_input_embeddings().weight)
+    former = new_qformer(config, texts)
     warm = torch.from_numpy(np.flatnonzero(popularity(likes.users, len(likes))))
     align(former, cf, texts, likes, warm, config)
     with torch.no_grad():

@@ -67,7 +67,7 @@ def backbone(tiny_backbone):
 def model(backbone):
     lm, tokenizer = backbone
     texts = Texts.of(two_tastes().texts, tokenizer, CONFIG.text_tokens)
-    former = new_qformer(CONFIG, texts, lm.get_input_embeddings().weight)
+    former = new_qformer(CONFIG, texts)
     return ILM(CONFIG, former, lm, tokenizer).eval()
 
 
@@ -233,13 +233,13 @@ def test_queries_alone_do_not_depend_on_the_text(model):
 
 def test_stage_one_finds_what_interactions_say_of_texts(backbone):
     """Held-out items find a text of their half, and with another's vector they do not."""
-    lm, tokenizer = backbone
+    _, tokenizer = backbone
     data = two_tastes(200)
     config = replace(CONFIG, align_steps=80, align_batch=16, align_rate=2e-3, word_dropout=0.0)
     cf, texts = cf_vectors(data, 6), Texts.of(data.texts, tokenizer, 8)
     seen, unseen = held_out(data, 0.3, 0)
     assert not set(seen.tolist()) & set(unseen.tolist())
-    former = new_qformer(config, texts, lm.get_input_embeddings().weight)
+    former = new_qformer(config, texts)
     before = written_nll(former, cf, texts, unseen).mean()
     align(former, cf, texts, data, seen, config)
     with torch.no_grad():
@@ -336,11 +336,7 @@ def test_in_words_there_are_no_slots(model, material, table):
 def test_the_language_model_stays_bit_for_bit(which, backbone, material, table):
     lm, tokenizer = backbone
     texts = Texts.of(material.train.texts, tokenizer, 8)
-    encoder = (
-        MLP(CONFIG)
-        if which == "MLP"
-        else new_qformer(CONFIG, texts, lm.get_input_embeddings().weight)
-    )
+    encoder = MLP(CONFIG) if which == "MLP" else new_qformer(CONFIG, texts)
     model, before = ILM(CONFIG, encoder, lm, tokenizer), fingerprint(lm)
     adaptor, prompt = model.adaptor.weight.clone(), model.prompt.clone()
     history = teach(model, material, table, material.spoken() if which == "words" else None)
@@ -353,7 +349,7 @@ def test_the_language_model_stays_bit_for_bit(which, backbone, material, table):
 def test_equal_seeds_train_alike(backbone, material, table):
     def trained():
         texts = Texts.of(material.train.texts, backbone[1], 8)
-        former = new_qformer(CONFIG, texts, backbone[0].get_input_embeddings().weight)
+        former = new_qformer(CONFIG, texts)
         align(former, table[:N], texts, material.train, torch.arange(N), CONFIG)
         model = ILM(CONFIG, former, *backbone)
         return teach(model, material, table)

@@ -69,27 +69,11 @@ class Texts:
         return self.ids[rows], self.mask[rows]
 
 
-def new_qformer(config: ILMConfig, texts: Texts, words: Tensor) -> QFormer:
-    """A Q-Former with random weights whose words start as the LM's do.
-
-    BLIP-2 starts from BERT. Here a word starts as the first d principal components of its vector
-    in the frozen LM, so that words of one kind are near each other from the start.
-
-    Args:
-        words: (V_LM, D) the LM's word vectors.
-    """
+def new_qformer(config: ILMConfig, texts: Texts) -> QFormer:
+    """A Q-Former for these texts with random weights, made from `config.seed`."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        former = QFormer(config, len(texts.pieces))
-    mine = words[texts.pieces].float()
-    mine = mine - mine.mean(0)
-    axes = torch.linalg.svd(mine, full_matrices=False)[2][: config.width]
-    small = mine @ axes.T  # (V, d)
-    with torch.no_grad():
-        former.words.word_embeddings.weight[: len(small), : small.shape[1]] = (
-            small / small.std() * config.width**-0.5
-        )
-    return former
+        return QFormer(config, len(texts.pieces))
 
 
 def item_text_loss(
@@ -174,7 +158,7 @@ def align(
         else:
             rows = items[torch.randperm(len(items), generator=generator)[: config.align_batch]]
             losses = item_text_loss(former, cf, texts, rows, config, generator)
-            loss = losses["ITC"] + config.grounded_weight * (losses["ITM"] + losses["ITG"])
+            loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

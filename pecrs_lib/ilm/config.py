@@ -21,7 +21,6 @@ class ILMConfig:
     item_temperature: float = 0.5  # what comes next is nearly open: at 0.07 all items become alike
     item_item: bool = True  # every fourth step of stage 1 is on items and the next of a user
     grounded: int = 16  # items of a batch in ITM and ITG, which cost most and need no others
-    grounded_weight: float = 0.3  # of ITM and ITG; their gradients would drown ITC's
     hard: float = 0.5  # share of hard negatives in ITM
     word_dropout: float = 0.2  # of the words a text shows, against learning few texts by heart
     cf_noise: float = 0.1  # spread of what is added to every number of a CF vector, likewise

@@ -81,11 +81,14 @@ class QFormer(nn.Module):
         """Texts (B, L) and their mask -> unit vectors t (B, d).
 
         DEVIATION: BLIP-2 takes the output at the first token, which BERT has learned to gather
-        in. From random weights the mean over the words gets there sooner.
+        in. From random weights the mean over the words gets there sooner, and sooner yet with each
+        word's own vector beside its output: what is learned of a word then holds in a text that
+        was never seen.
         """
         ids, text = _marked(ids, text, self.start)
         found = self.former(self.words(ids), 0, text).last_hidden_state
-        mean = (found * text[..., None]).sum(1) / text.sum(1, keepdim=True)
+        own = self.words.word_embeddings(ids) * found.shape[-1] ** 0.5  # as long as the outputs
+        mean = ((found + own) * text[..., None]).sum(1) / text.sum(1, keepdim=True)
         return F.normalize(self.to_text(mean), dim=-1)
 
     def match_logits(self, cf: Tensor, ids: Tensor, text: Tensor) -> Tensor:
