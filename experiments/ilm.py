@@ -53,7 +53,7 @@ from pecrs_lib.ilm.language import ILM, fingerprint, load_backbone, teach
 from pecrs_lib.ilm.qformer import MLP, QFormer
 from pecrs_lib.ilm.tasks import KINDS, Material, early, names_of
 from pecrs_lib.ilm.titles import Titles, recommend_next
-from pecrs_lib.metrics import bootstrap_means
+from pecrs_lib.metrics import bootstrap_means, rule_of_three
 from pecrs_lib.next_item import best_items, gains, popularity, ranks_in
 from pecrs_lib.reproduction.runs import machine, rounded, write_run
 
@@ -211,10 +211,12 @@ def stage_one_alone(name: str, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def cell(values: Sequence[float], groups: Sequence[int]) -> dict[str, Any]:
-    """Mean with its 95 % bootstrap interval over groups."""
+    """Mean with its 95 % bootstrap interval over groups; of no hit at all, the rule of three."""
     table = np.asarray(values, dtype=float)[:, None]
     means = bootstrap_means(np.asarray(groups), table, 2000, 0)[:, 0]
     low, high = np.quantile(means, (0.025, 0.975))
+    if not table.any():
+        low, high = rule_of_three(0, len(table), 0, 100)
     named = {"value": table.mean(), "low": low, "high": high}
     return {k: round(float(v), 3) for k, v in named.items()} | {"n": len(table)}
 
