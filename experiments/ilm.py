@@ -210,13 +210,16 @@ def stage_one_alone(name: str, seed: int, folder: Path) -> dict[str, Any]:
     return record
 
 
-def cell(values: Sequence[float], groups: Sequence[int]) -> dict[str, Any]:
-    """Mean with its 95 % bootstrap interval over groups; of no hit at all, the rule of three."""
+def cell(values: Sequence[float], groups: Sequence[int], least: float = 0) -> dict[str, Any]:
+    """Mean with its 95 % bootstrap interval over groups; of zeros alone, the rule of three.
+
+    `least` is the smallest value a point can have, -100 for differences of hits in percent.
+    """
     table = np.asarray(values, dtype=float)[:, None]
     means = bootstrap_means(np.asarray(groups), table, 2000, 0)[:, 0]
     low, high = np.quantile(means, (0.025, 0.975))
     if not table.any():
-        low, high = rule_of_three(0, len(table), 0, 100)
+        low, high = rule_of_three(0, len(table), least, 100)
     named = {"value": table.mean(), "low": low, "high": high}
     return {k: round(float(v), 3) for k, v in named.items()} | {"n": len(table)}
 
@@ -319,7 +322,7 @@ def against_main(mine: list[dict[str, Any]], main: list[dict[str, Any]]) -> dict
     places_of = [(np.array(a["places"]), np.array(b["places"])) for a, b in pairs]
     hits = np.concatenate([100.0 * (x > 0) - 100.0 * (y > 0) for x, y in places_of]).tolist()
     users = [u for a, _ in pairs for u in a["users"]]
-    found = {f"HR@{K}": cell(hits, users)}
+    found = {f"HR@{K}": cell(hits, users, -100)}
     for name in ("log perplexity", "consistency"):
         both = [
             x - y

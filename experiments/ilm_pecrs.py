@@ -180,7 +180,7 @@ def tables(met: list[dict[str, Any]]) -> dict[str, Any]:
             }
             if kind != TEXT:
                 found["paired"].setdefault(kind, {})[films] = {
-                    name: cell((values - hit[TEXT][name]).tolist(), groups)
+                    name: cell((values - hit[TEXT][name]).tolist(), groups, -100)
                     for name, values in hit[kind].items()
                 }
     return found
