@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 CORE = tests/test_backbone.py tests/test_packing.py tests/test_training.py tests/test_readers.py \
 	tests/test_recommend.py tests/test_security.py tests/faults
 
-.PHONY: demo test test-browser lint figures notebooks site slides badges benchmark reliability test-newest audit clean help
+.PHONY: install demo test test-browser lint figures notebooks site slides badges benchmark reliability test-newest audit clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -15,10 +15,13 @@ help: ## this list
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; point PYTHON= at one"; exit 1; }
+	@echo "installing into $(VENV): a minute to several, without output"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+install: $(READY) ## only set up .venv; demo and test do it themselves
 
 demo: $(READY) ## train, evaluate and talk to a small PECRS, with every baseline beside it
 	$(BIN)/python -m experiments.demo

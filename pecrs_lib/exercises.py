@@ -26,8 +26,25 @@ def check(answer: Any, right: Any, hint: str = "Look again.") -> str:
     try:
         ok = right(answer) if callable(right) else _equal(answer, right)
     except Exception as error:  # the reader's own code may do anything; it must not end the lesson
+        if type(error) is NameError:
+            hint = "Run the cells above first; if they have run, look for a slip in the name."
         return f"This raises {type(error).__name__}: {error}. {hint}"
-    return "Right." if ok else f"Not yet: {hint}"
+    return "Right." if ok else f"Not yet: {_form(_plain(answer), _plain(right)) or hint}"
+
+
+def _form(answer: Any, right: Any) -> str | None:
+    """What is wrong with how a number is given, where that is all: its type, unit or digits."""
+    if type(right) not in (int, float):
+        return None
+    if isinstance(answer, str):
+        return "give a number, without quotation marks."
+    if type(answer) not in (int, float) or not right:
+        return None
+    if any(math.isclose(answer, right * x, rel_tol=0.01) for x in (0.01, 100)):
+        return "this is a factor of 100 away: in percent?"
+    if type(right) is float and math.isclose(answer, right, rel_tol=0.05):
+        return "close, but give more digits."
+    return None
 
 
 def _equal(answer: Any, right: Any) -> bool:

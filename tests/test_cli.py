@@ -240,9 +240,10 @@ def test_recommend_from_stdin_and_file(run, files, catalogue):
     for r in results:
         assert not set(r["mentioned"]) & {p["id"] for p in r["recommendations"]}
 
-    table = pecrs("recommend", "--checkpoint", run, "--top", "2", stdin=text).stdout
-    assert table.splitlines()[0].split() == ["title", "score", "retrieved"]
-    assert len(table.splitlines()) == 3
+    table = pecrs("recommend", "--checkpoint", run, "--top", "2", stdin=text)
+    head, *ranked = table.stdout.splitlines()
+    assert head.split(maxsplit=2) == ["title", "score", "before re-ranking"] and len(ranked) == 2
+    assert "only differences of scores mean something" in table.stderr
 
 
 def test_chat_through_a_pipe(run, catalogue, tmp_path):
@@ -255,7 +256,8 @@ def test_chat_through_a_pipe(run, catalogue, tmp_path):
         "chat", "--checkpoint", run, "--top", "2", "--always-recommend", stdin="\n".join(typed)
     )
     said = result.stdout
-    assert said.count("PECRS: ") == 3 and said.count("retrieved") == 3
+    assert said.count("PECRS: ") == 3 and said.count("before re-ranking") == 4  # /help names it
+    assert said.count("only differences of scores") == 2  # with the first list of each talk
     assert f"(recognised: {catalogue[5].name})" in said
     assert said.index("taken back") < said.index("nothing to take back") < said.index("/nonsense")
     assert "/restart" in said and "not saved: " in said and "nothing to save" in said

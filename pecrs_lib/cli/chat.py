@@ -191,7 +191,7 @@ def _save(talk: Chat, file: str) -> None:
 
 def _told(talk: Chat) -> str:
     """What stands behind a reply: what was recognised in the line, the items that rank first."""
-    from pecrs_lib.cli.recommend import recommendation_table
+    from pecrs_lib.cli.recommend import SCORES, recommendation_table
 
     answer, lines = talk.answers[-1], [""]
     if answer.cut:
@@ -206,4 +206,5 @@ def _told(talk: Chat) -> str:
         )
         lines.append(f"  ({words}: {meant})")
     table = recommendation_table(answer.reply.ranked).splitlines()
-    return "\n".join([*lines, *(f"  {row}" for row in table)])
+    note = [f"({SCORES})"] if len(talk.answers) == 1 else []
+    return "\n".join([*lines, *(f"  {row}" for row in [*table, *note])])

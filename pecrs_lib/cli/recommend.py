@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # imported when the command runs: these need torch
     from pecrs_lib.recommend import Recommendation
 
 STDIN = "<stdin>"
+SCORES = "only differences of scores mean something"
 BATCH = 16  # dialogues read at once
 
 
@@ -97,6 +98,7 @@ def recommend(
         if len(dialogues) > 1:
             show(f"\n{dialogue.id}")
         show(recommendation_table(found))
+    say(SCORES)
 
 
 def recommendation_table(found: list[Recommendation]) -> str:
@@ -105,7 +107,7 @@ def recommendation_table(found: list[Recommendation]) -> str:
         [str(place), r.movie.name, f"{r.score:.3f}", str(r.retrieved)]
         for place, r in enumerate(found, start=1)
     ]
-    return columns([["", "title", "score", "retrieved"], *rows], right=[0, 2, 3])
+    return columns([["", "title", "score", "before re-ranking"], *rows], right=[0, 2, 3])
 
 
 def _text(file: str) -> str:

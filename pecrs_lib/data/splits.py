@@ -38,7 +38,7 @@ def split_by_dialogue(dialogues: Sequence[Dialogue], share: float = 0.1, seed: i
     for i, dialogue in enumerate(dialogues):
         groups[_digest(*(f"{u.role}\0{u.text}" for u in dialogue.utterances))].append(i)
     if len(groups) < 2:
-        raise DataError(f"{len(groups)} distinct dialogues cannot be split")
+        raise DataError(f"{len(groups)} distinct dialogues cannot be split; at least 2 are needed")
     wanted = max(1, round(share * len(dialogues)))
     order = np.random.default_rng(seed).permutation(len(groups))
     digests = sorted(groups)

@@ -100,7 +100,7 @@ def trunk_figure(text: str, model: PECRS, catalogue: Catalogue) -> Figure:
     ]
     speaker = len(tok.speaker["seeker"])
     kinds = [
-        "marker" if t in special or t == tok.eos else "speaker" if 0 < k <= speaker else "word"
+        "marker" if t in special else "speaker" if 0 < k <= speaker else "word"
         for k, t in enumerate(window.token.tolist())
     ]
     return diagrams.token_strip(words, kinds)
