@@ -19,7 +19,7 @@ from pecrs_lib import chat
 from pecrs_lib.cli import app
 from pecrs_lib.cli.options import Format
 from pecrs_lib.cli.page import chat_page, notebook_of
-from pecrs_lib.cli.settings import make_config
+from pecrs_lib.cli.settings import describe_fields, make_config, refuse_negatives
 from pecrs_lib.cli.terminal import EXPECTED
 from pecrs_lib.cli.train import Preset
 from pecrs_lib.config import PRESETS
@@ -123,6 +123,8 @@ def test_train_resumes_and_says_so(files, tiny_backbone, tmp_path, monkeypatch):
 def test_train_leaves_what_later_commands_need(run, files):
     split = json.loads((run / "split.json").read_text())
     assert split["train"] == 7 and split["valid"] == 1
+    [aside] = split["valid_ids"]
+    assert aside in {d.id for d in read_jsonl(files / "train.jsonl")}
     assert (run / "catalogue.jsonl").is_file() and (run / "history.csv").is_file()
     config = json.loads((run / "best" / "pecrs.json").read_text())["config"]
     assert Path(config["backbone"]).is_absolute()
@@ -518,6 +520,8 @@ WRONG = {
     "no value": (["{train_command}", "--set", "epochs"], "field=value"),
     "wrong type": (["{train_command}", "--set", "epochs=few"], "a whole number, got 'few'"),
     "wrong value": (["{train_command}", "--set", "temperature=0"], "temperature"),
+    "all of what": (["{train_command}", "--set", "patience=all"], "number or none, got 'all'"),
+    "no number": (["{train_command}", "--set", "alpha=nan"], "alpha must be a finite number"),
     "wrong switch": (["{train_command}", "--set", "dot_product=yes"], "must be true or false"),
     "wrong compat": (["{train_command}", "--compat", "paper"], "'official'"),
     "wrong dtype": (["{train_command}", "--dtype", "int8"], "bfloat16"),
@@ -525,7 +529,9 @@ WRONG = {
     "negatives larger than catalogue": (["{train_command}", "--negatives", "24"], "24 items"),
     "train file missing": (["{train_command}", "--train", "none.jsonl"], "none.jsonl"),
     "run is a file": (["{train_command}", "--out", "{train}"], "train.jsonl"),
-    "window beyond the backbone": (["{train_command}", "--set", "window=4000"], "4000"),
+    "window beyond the backbone": (
+        ["{train_command}", "--set", "window=4000"], "window=1024 context_tokens=384 utter",
+    ),
 }  # fmt: skip
 
 
@@ -542,6 +548,7 @@ def test_errors_are_one_line(case, files, tiny_backbone, tmp_path, monkeypatch):
     result = pecrs(*whole, status=2)
     errors = [line for line in result.stderr.splitlines() if line.startswith("pecrs: ")]
     assert len(errors) == 1 and expected in errors[0], result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 FIRST = {  # command: what is wrong with it
@@ -646,6 +653,18 @@ def test_settings_have_the_last_word():
     assert (config.epochs, config.negatives, config.patience) == (5, None, None)
     config = make_config("paper-small", {}, ["share_over_batch=False", "clip=0.5"])
     assert config.share_over_batch is False and config.clip == 0.5
+    assert "; tiny differs in: backbone=reel-small, " in describe_fields()
+
+
+def test_negatives_of_retrieval_count_where_they_are_drawn_apart():
+    own = ["retrieval_negatives=8"]
+    with pytest.raises(ValueError, match="needs --set share_over_tasks=False"):
+        make_config("paper-small", {}, own)
+    apart = make_config("paper-small", {}, [*own, "share_over_tasks=false", "negatives=4"])
+    assert (apart.negatives, apart.retrieval_negatives) == (4, 8)
+    with pytest.raises(ValueError, match=r"retrieval_negatives=8, .* only 5 items"):
+        refuse_negatives(apart, 5)
+    refuse_negatives(make_config("paper-small", {}, ["negatives=4"]), 5)  # 150 are not drawn
 
 
 MOVIES = Catalogue(

@@ -238,14 +238,15 @@ def _print(
     differences: list[dict[str, Any]],
     texts: dict[str, Any],
 ) -> None:
+    from pecrs_lib.cli.inputs import few_items
+
     show(
         f"{facts['n_dialogues']:,} dialogues, {facts['n_points']:,} points, "
         f"{facts['n_items']:,} items in the catalogue; it lacks the target of "
         f"{facts['n_outside_catalogue']:,} points"
     )
-    if facts["n_items"] < 10 * CUTS[-1]:
-        share = min(100, 100 * CUTS[-1] / facts["n_items"])
-        show(f"few items: a random order has {share:.0f} % of them among its first {CUTS[-1]}")
+    if few := few_items(facts["n_items"]):
+        show(few)
     names = ["system", "targets", "n", *(f"R@{k} [95 %]" for k in CUTS), "Unique"]
     cells = [
         [

@@ -23,6 +23,15 @@ from pecrs_lib.data import (
 )
 
 
+def few_items(n: int, k: int = 50) -> str | None:
+    """A remark on recall@k where the catalogue has hardly more items; None where it has."""
+    share = min(100, 100 * k / n)
+    said = (
+        f"few items: a random order has {share:.0f} % of the catalogue's items among its first {k}"
+    )
+    return said if n < 10 * k else None
+
+
 def load_catalogue(path: Path | None) -> Catalogue | None:
     return None if path is None else read_catalogue(path)
 
