@@ -31,6 +31,7 @@ from pecrs_lib.data import (
     Mention,
     Movie,
     Utterance,
+    read_catalogue,
     read_jsonl,
     write_catalogue,
     write_jsonl,
@@ -198,11 +199,14 @@ def test_two_checkpoints_are_compared_point_by_point(run, files, tmp_path):
     assert [(d["targets"], d["k"]) for d in zero] == [
         (t, k) for t in ("all", "novel") for k in (1, 10, 50)
     ]
-    assert all(d["difference"] == d["low"] == d["high"] == 0 for d in zero)
+    assert all(d["difference"] == d["low"] == d["high"] == 0 for d in zero if d["k"] < 24)
+    assert {(d["difference"], d["low"], d["p_value"]) for d in zero if d["k"] == 50} == {
+        (0, None, None)  # of 24 items
+    }
 
     ranked = Predictions.load(kept)
     worse = replace(ranked, rank=ranked.rank + 1)  # whoever was first is second
-    worse.save(kept)
+    worse.save(kept, read_catalogue(run / "catalogue.jsonl"))
     ahead = json.loads(
         pecrs(*evaluate(run, "--candidates", "3", "--against", kept, "--json")).stdout
     )
@@ -212,8 +216,13 @@ def test_two_checkpoints_are_compared_point_by_point(run, files, tmp_path):
     line = next(part for part in table.splitlines() if "R@1 " in part and "p = " in part)
     assert line.split()[:4] == ["all", str(first["n"]), "R@1", f"{first['difference']:+.1f}"]
 
+    assert table.splitlines()[-4].split()[-3:] == ["+0.0", "-", "-"]  # R@50
+    assert "few items: a random order has 100 % of the catalogue's items" in table
+
     other = complaint(*evaluate(run, "--against", kept, test="train.jsonl"))
     assert str(kept) in other and "the same dialogues" in other
+    worse.save(kept)  # as before files said which items
+    assert "an older file" in complaint(*evaluate(run, "--against", kept))
     assert "no folder" in complaint(*evaluate(run, "--ranks", tmp_path / "none" / "kept.npz"))
     assert "not saved predictions" in complaint(*evaluate(run, "--against", files / "test.jsonl"))
     assert "--checkpoint" in complaint(
