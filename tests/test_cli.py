@@ -607,7 +607,7 @@ def test_another_run_is_refused_before_the_model_is_loaded(run, files, tiny_back
     assert "negatives" in complaint(*training(files, tiny_backbone, run, "--negatives", "4"))
 
 
-def test_bad_dialogues_on_stdin(run):
+def test_bad_dialogues_on_stdin(run, tmp_path):
     def line(text, *more):
         return complaint("recommend", "--checkpoint", run, *more, stdin=text)
 
@@ -615,6 +615,8 @@ def test_bad_dialogues_on_stdin(run):
     assert "<stdin>: no line" in line("\n")
     assert "<stdin>:1: field 'utterances': missing" in line('{"id": "d"}')
     assert "<stdin>" in line("seeker: hi", "--format", "jsonl")
+    (tmp_path / "t.csv").write_text("dialogue,role,text,items\nd1,seeker,hi,\n")
+    assert "data convert --format csv" in line(None, tmp_path / "t.csv")
 
 
 def test_a_fault_of_the_program_is_one_line_and_debug_shows_it(files, monkeypatch):
@@ -800,8 +802,18 @@ def test_one_unknown_id_leaves_the_others_alone(files, catalogue, tmp_path):
         "data", "describe", "--format", "jsonl", tmp_path / "bare.jsonl", "--json",
         "--catalogue", files / "movies.csv",
     )  # fmt: skip
-    assert "(b999; 1 mentions) are no ids in" in told.stderr
+    assert "1 mentioned item ('b999'; 1 mention) is no id in the catalogue, and no" in told.stderr
     assert json.loads(told.stdout)["items"] >= len(catalogue)
+
+
+def test_ids_with_the_wrong_separator_are_told_apart(files, catalogue, tmp_path):
+    ids = ",".join(movie.id for movie in catalogue.movies[:2])
+    (tmp_path / "d.csv").write_text(f'dialogue,role,text,items\nd,system,see these,"{ids}"\n')
+    told = pecrs(
+        "data", "describe", "--format", "csv", tmp_path / "d.csv", "--catalogue",
+        files / "movies.csv",
+    )  # fmt: skip
+    assert f"{ids!r} looks like several ids; separate ids by '|'" in told.stderr
 
 
 def test_recommend_without_a_checkpoint_asks_the_one_that_comes_with_the_package():

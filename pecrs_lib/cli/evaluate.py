@@ -17,7 +17,7 @@ from pecrs_lib.cli.options import (
     JsonOption,
     SeedOption,
 )
-from pecrs_lib.cli.terminal import bar, columns, number, say, show, show_json, stop
+from pecrs_lib.cli.terminal import bar, columns, say, show, show_json, stop
 
 if TYPE_CHECKING:  # imported when the command runs: these need torch
     from pecrs_lib.cli.trained import Ready
@@ -172,6 +172,7 @@ def _mentioned(dialogues: list[Dialogue]) -> Catalogue:
 
 def _ranks_on(path: Path, dialogues: list[Dialogue], items: Catalogue) -> Predictions:
     """The ranks that another evaluation wrote, if it was of the same points and items."""
+    from pecrs_lib.data.files import number
     from pecrs_lib.evaluation import Predictions, recommendation_points
 
     other, points = Predictions.load(path, items), recommendation_points(dialogues)
@@ -247,6 +248,7 @@ def _print(
     texts: dict[str, Any],
 ) -> None:
     from pecrs_lib.cli.inputs import few_items
+    from pecrs_lib.data.files import number
 
     show(
         f"{number(facts['n_dialogues'], 'dialogue')}, {number(facts['n_points'], 'point')}, "

@@ -73,11 +73,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def number(n: int, thing: str) -> str:
-    """``1 point``, ``2,000 points``."""
-    return f"{n:,} {thing}{'s' * (n != 1)}"
-
-
 def bar(description: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
     """A progress bar around an iterable, where somebody looks at stderr."""
 

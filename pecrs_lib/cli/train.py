@@ -24,7 +24,7 @@ from pecrs_lib.cli.settings import (
     parse_negatives,
     refuse_negatives,
 )
-from pecrs_lib.cli.terminal import columns, number, say, show, show_json, stop, watched
+from pecrs_lib.cli.terminal import columns, say, show, show_json, stop, watched
 
 if TYPE_CHECKING:  # imported when the command runs: these need torch
     from pecrs_lib.data import Catalogue
@@ -143,6 +143,7 @@ def train(
     from pecrs_lib.cli.folders import CACHE, folder_of_run, refuse_another_run
     from pecrs_lib.cli.inputs import few_items, load_catalogue, load_dialogues
     from pecrs_lib.data import Catalogue, split_by_dialogue
+    from pecrs_lib.data.files import number
     from pecrs_lib.reproduction.variants import COMPAT
 
     named = {
