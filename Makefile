@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+# without setuptools' remark on editable packages
+INSTALL = PYTHONWARNINGS='ignore:Editable installation' $(BIN)/pip install --quiet --constraint constraints.txt
 CORE = tests/test_backbone.py tests/test_packing.py tests/test_training.py tests/test_readers.py \
 	tests/test_recommend.py tests/test_security.py tests/faults
 
@@ -17,8 +19,8 @@ $(READY): pyproject.toml constraints.txt
 		|| { echo "Python 3.11 or newer is needed; point PYTHON= at one"; exit 1; }
 	@echo "installing into $(VENV): a minute to several, without output"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) --upgrade pip
+	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
 install: $(READY) ## only set up .venv; demo and test do it themselves
@@ -32,7 +34,7 @@ test: $(READY) ## all tests, notebooks included
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 
 test-browser: $(READY) ## widgets, chat, site and slides in a real browser (installs Playwright; needs chromium)
-	$(BIN)/pip install --quiet --constraint constraints.txt playwright --editable '.[docs]'
+	$(INSTALL) playwright --editable '.[docs]'
 	$(BIN)/python -m pytest -W ignore tests/browser
 
 lint: $(READY) ## style and types
@@ -47,11 +49,11 @@ notebooks: $(READY) ## execute all notebooks and write their outputs
 	$(BIN)/python -m experiments.notebooks run
 
 site: $(READY) ## notebooks and docs as pages that open without a network: site/index.html
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(INSTALL) --editable '.[docs]'
 	$(BIN)/python -m experiments.site pages site
 
 slides: $(READY) ## a deck of slides for each notebook: slides/index.html
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(INSTALL) --editable '.[docs]'
 	$(BIN)/python -m experiments.site slides slides
 
 badges: $(READY) ## point the Colab badges at REPO=owner/name
@@ -70,7 +72,8 @@ reliability: $(READY) ## 20 killed trainings, 10,000 cases of bad data, and docs
 
 test-newest: ## tests of the core with the newest versions that pyproject.toml allows (HOLD=torch==2.13.0 keeps one)
 	$(PYTHON) -m venv $(VENV)-newest
-	$(VENV)-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable ".[dev]" $(HOLD)
+	PYTHONWARNINGS='ignore:Editable installation' $(VENV)-newest/bin/pip install --quiet \
+		--upgrade --upgrade-strategy eager --editable ".[dev]" $(HOLD)
 	$(VENV)-newest/bin/pip list --outdated
 	OMP_NUM_THREADS=1 $(VENV)-newest/bin/python -m pytest $(CORE) -n auto --maxprocesses 4 \
 		-W ignore::DeprecationWarning -W ignore::FutureWarning --junitxml=runs/newest.xml

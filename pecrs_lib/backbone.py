@@ -65,7 +65,8 @@ class Backbone(nn.Module):
         adapter: str | Path | None = None,
         fingerprint: str | None = None,
     ) -> Backbone:
-        """Load a folder or a hub name, add LoRA to query and value and the four tokens.
+        """Load a folder or a hub name, add LoRA (by peft's default to query and value, in GPT-2
+        to the fused query, key and value) and the four tokens.
 
         Args:
             name: anything `AutoModelForCausalLM.from_pretrained` takes, or the name of a model

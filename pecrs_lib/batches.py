@@ -96,11 +96,12 @@ def passes(
     """The passes of one step over one or more batches.
 
     Args:
-        at_once: dialogues in a pass. A batch of more is read in several, each doing what a process
-            of its own would: negatives and losses stay those of the batch. None: all of it.
+        at_once: windows (dialogues, or parts of long ones) in a pass. A batch of more is read in
+            several, each doing what a process of its own would: negatives and losses stay those of
+            the batch. None: all of it.
 
     Raises:
-        ValueError: less than one dialogue at once.
+        ValueError: less than one window at once.
     """
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once must be at least 1, got {at_once}")

@@ -7,6 +7,7 @@ what runs on a laptop without a GPU.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -17,9 +18,10 @@ class Config:
 
     backbone: str = "gpt2"  # any decoder-only LM: a folder or a hub name
     dtype: str = "float32"  # of the frozen backbone; "bfloat16" where matrix products are faster
-    lora_rank: int = 16  # on query and value: 590 k weights at GPT-2 small
-    lora_targets: str | None = None  # None: query and value; "all-linear": every linear layer
-    lora_alpha: int = 32
+    lora_rank: int = 16  # 590 k weights at GPT-2 small
+    lora_targets: str | None = None  # None: peft's default, query and value, in GPT-2 the fused
+    #                                  query, key and value; "all-linear": every linear layer
+    lora_alpha: int = 32  # the update counts lora_alpha / lora_rank times: change both
     lora_dropout: float = 0.0
 
     context_tokens: int = 256  # every turn sees at least this much of its past (section 4.1)
@@ -40,7 +42,8 @@ class Config:
     item_head: bool = True  # h_item (Eq 1); False: nothing between pooling and the item's vector
     pool_padding: bool = False  # as in the official code: padding counts as tokens that say nothing
 
-    warm_start: int = 0  # epochs of the retrieval heads on the frozen LM before the single stage
+    warm_start: int = 0  # epochs of the retrieval heads on the frozen LM before the single stage,
+    #                      with a batch size, learning rate and weight decay of their own
     query_pooling: bool = False  # pool the whole context into the query; the paper does not
     repetition_scale: float = 1.0  # at inference, times what was learned about films named before;
     #                                above 1 new films come first more often; the paper has neither
@@ -51,10 +54,11 @@ class Config:
     gamma: float = 1.0  # weight of the response loss
 
     epochs: int = 10
-    batch_size: int = 1  # dialogues a step; one INSPIRED dialogue holds about ten data points
-    accumulation: int = 1  # steps whose gradients are added before the weights move
+    batch_size: int = 1  # dialogues, or windows of long ones, a step; one INSPIRED dialogue holds
+    #                      about ten data points
+    accumulation: int = 1  # batches whose gradients are averaged before the weights move
     learning_rate: float = 3e-5  # of LoRA and the token vectors
-    head_learning_rate: float | None = None  # of pooling and heads, which start from nothing;
+    head_learning_rate: float | None = None  # of pooling and heads, which are new;
     #                                          None: the same as learning_rate, as in the paper
     weight_decay: float = 0.01  # torch's default for AdamW
     warmup_epochs: float = 1.0  # linear, then linear to zero
@@ -74,10 +78,18 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, or None for all, got {value}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if min(self.alpha, self.beta, self.gamma, self.repetition_scale) < 0:
-            raise ValueError("alpha, beta, gamma and repetition_scale must not be negative")
+        for name, value in self.to_dict().items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value}")
+        for name in ("temperature", "learning_rate", "lora_alpha"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("alpha", "beta", "gamma", "repetition_scale", "head_learning_rate",
+                     "warm_start", "refresh_items"):  # fmt: skip
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience must be at least 1, or None, got {self.patience}")
         if self.window < self.context_tokens + 2 * self.utterance_tokens:
             raise ValueError(
                 f"window ({self.window}) must hold context_tokens + 2 × utterance_tokens "

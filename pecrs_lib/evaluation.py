@@ -9,6 +9,8 @@ one dialogue are not independent.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -109,23 +111,37 @@ class Predictions:
         names = ("dialogue", "turn", "item", "novel")
         return all(np.array_equal(getattr(self, n), getattr(other, n)) for n in names)
 
-    def save(self, path: str | Path) -> None:
-        """Write an ``.npz`` file: plain arrays, no pickles."""
+    def save(self, path: str | Path, catalogue: Catalogue | None = None) -> None:
+        """Write an ``.npz`` file: plain arrays, no pickles, and, if given, the items ranked."""
         arrays: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        if catalogue is not None:
+            arrays["catalogue"] = _named(catalogue)
         with whole_file(Path(path)) as partial, partial.open("wb") as file:  # no ".npz" appended
             np.savez_compressed(file, **(arrays | {"item": self.item.astype(np.str_)}))
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote; a damaged file and wrong fields raise DataError with the path."""
+    def load(cls, path: str | Path, catalogue: Catalogue | None = None) -> Self:
+        """Read what `save` wrote; a damaged file and wrong fields raise DataError with the path.
+
+        So do, if a catalogue is given, ranks over other items, or a file that does not say.
+        """
         try:
             with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 values = {name: file[name] for name in file.files}
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, AttributeError) as error:
             raise DataError(f"not saved predictions: {error}", path=path) from error
+        over = str(values.pop("catalogue", "items it does not name (an older file: save it anew)"))
         if set(values) != {f.name for f in fields(cls)}:
             raise DataError(f"not saved predictions, its arrays are {[*values]}", path=path)
+        if catalogue is not None and over != _named(catalogue):
+            raise DataError(f"ranks over {over}, here over {_named(catalogue)}", path=path)
         return cls(**{**values, "name": str(values["name"])})
+
+
+def _named(catalogue: Catalogue) -> str:
+    """What tells the items of a catalogue from others, in any order."""
+    ids = json.dumps(sorted(catalogue.row)).encode()
+    return f"{len(catalogue)} items with ids {hashlib.sha256(ids).hexdigest()[:12]}"
 
 
 def ranks_from_scores(scores: Floats, targets: NDArray[np.int64]) -> Floats:

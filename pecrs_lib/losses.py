@@ -50,7 +50,8 @@ def retrieval_loss(distance: Tensor, temperature: float, data_points: int) -> Te
     sign, and divided by a temperature, because it spans only [0, 2].
 
     Args:
-        distance: (P, 1 + M) from f(d_t) to v_p in column 0, then to the negatives v'_j.
+        distance: (P, 1 + M) from f(d_t) to v_p in column 0, then to the negatives v'_j; inf where
+            a negative is the point's own item again, which then adds nothing.
         data_points: |D|, all data points of the batch; those that recommend nothing add 0.
 
     Returns:
@@ -67,7 +68,8 @@ def rerank_loss(r: Tensor, data_points: int) -> Tensor:
     position and cannot see each other, so shuffling changes nothing (tests/test_packing.py).
 
     Args:
-        r: (P, 1 + M) scores of the points that recommend.
+        r: (P, 1 + M) scores of the points that recommend; -inf where a negative is the point's own
+            item again, which then adds nothing.
         data_points: |D|, all data points of the batch; those that recommend nothing add 0.
     """
     Y = torch.zeros(len(r), dtype=torch.int64, device=r.device)

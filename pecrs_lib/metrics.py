@@ -1,9 +1,9 @@
 """What the paper's tables report, as pure functions of ranks, replies and sums (section 4.1).
 
-Comes after `recommend.py` and `generation.py`, before `evaluation.py`, which says on which points
-these are measured and puts the intervals of `bootstrap_means` around them. Recall, F-1 and ROUGE
-are in percent, as the paper prints them. Nothing is measured on nothing: empty input raises
-ValueError, and a ratio that is 0/0 on data that are not empty is NaN.
+Comes before `protocol` and before `evaluation`, which says on which points these are measured and
+puts the intervals of `bootstrap_means` around them. Recall, F-1 and ROUGE are in percent, as the
+paper prints them. Nothing is measured on nothing: empty input raises ValueError, and a ratio that
+is 0/0 on data that are not empty is NaN.
 """
 
 from __future__ import annotations

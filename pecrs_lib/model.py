@@ -84,7 +84,8 @@ class PECRS(nn.Module):
         if limit is not None and config.window > limit:
             raise ValueError(
                 f"window={config.window} is longer than the {limit} positions of "
-                f"{config.backbone!r}; lower window, context_tokens and utterance_tokens"
+                f"{config.backbone!r}; what fits is window={limit} "
+                f"context_tokens={3 * limit // 8} utterance_tokens={3 * limit // 16}"
             )
 
     @classmethod

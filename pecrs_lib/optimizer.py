@@ -26,14 +26,15 @@ def make_optimizer(model: PECRS, *, fused: bool | None = None) -> torch.optim.Ad
     """
     fused = model.device.type == "cuda" if fused is None else fused
     config = model.config
+    rate, head_rate = config.learning_rate, config.head_learning_rate
     own = [p for p in model.backbone.parameters() if p.requires_grad]
     heads = [
         p for part in (model.items, model.queries, model.f, model.g) for p in part.parameters()
     ]
     return torch.optim.AdamW(
         [
-            {"params": own, "lr": config.learning_rate},
-            {"params": heads, "lr": config.head_learning_rate or config.learning_rate},
+            {"params": own, "lr": rate},
+            {"params": heads, "lr": rate if head_rate is None else head_rate},  # 0 freezes them
         ],
         weight_decay=config.weight_decay,
         fused=fused or None,

@@ -80,8 +80,9 @@ class Batch:
     Attributes:
         token: (B, T) ids; 0 in padding.
         item: (B, T) catalogue row where an item vector stands in, -1 elsewhere.
-        position: (B, T) position ids; a branch goes on where its turn's ``[REC]`` stands.
-        without_position: (B, T) True for candidates, which carry no position (section 3.3).
+        position: (B, T) position ids; a branch goes on after its turn's ``[REC]``.
+        without_position: (B, T) True for candidates: learned positions are taken off them (section
+            3.3); with rotary ones all stand at the place after ``[REC]``.
         layout: for `visible`.
         shared: S, how many columns the trunk and its response branches take; candidates follow.
         query_row, query_column: (P,) where the ``[REC]`` of a point stands.

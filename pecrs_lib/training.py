@@ -65,7 +65,7 @@ class Trainer:
         show: progress bars, of the first process.
         on_step: called with (step, losses) after every step, in the first process alone.
         checkpointing: compute activations twice, keep none (`recompute_layers`).
-        at_once: dialogues in one pass of a process, for less memory (`batches.passes`).
+        at_once: windows in one pass of a process, for less memory (`batches.passes`).
     """
 
     def __init__(

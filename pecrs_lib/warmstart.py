@@ -3,8 +3,9 @@
 Comes after `calibration`, before `training`, which asks for it when `warm_start` is set.
 
 DEVIATION: the paper trains everything in one stage from the start. There each step of retrieval
-costs a pass of the whole LM. With the LM frozen and read once, a step costs a hundredth: pooling,
-f and h_item learn in a minute what the single stage needs an hour for, and it goes on from there.
+costs a pass of the whole LM. With the LM frozen and read once, a step costs a hundredth: the
+query's pooling, f and h_item learn in a minute what the single stage needs an hour for, and it goes
+on from there.
 """
 
 from __future__ import annotations

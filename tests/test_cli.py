@@ -19,7 +19,7 @@ from pecrs_lib import chat
 from pecrs_lib.cli import app
 from pecrs_lib.cli.options import Format
 from pecrs_lib.cli.page import chat_page, notebook_of
-from pecrs_lib.cli.settings import make_config
+from pecrs_lib.cli.settings import describe_fields, make_config, refuse_negatives
 from pecrs_lib.cli.terminal import EXPECTED
 from pecrs_lib.cli.train import Preset
 from pecrs_lib.config import PRESETS
@@ -31,6 +31,7 @@ from pecrs_lib.data import (
     Mention,
     Movie,
     Utterance,
+    read_catalogue,
     read_jsonl,
     write_catalogue,
     write_jsonl,
@@ -123,6 +124,8 @@ def test_train_resumes_and_says_so(files, tiny_backbone, tmp_path, monkeypatch):
 def test_train_leaves_what_later_commands_need(run, files):
     split = json.loads((run / "split.json").read_text())
     assert split["train"] == 7 and split["valid"] == 1
+    [aside] = split["valid_ids"]
+    assert aside in {d.id for d in read_jsonl(files / "train.jsonl")}
     assert (run / "catalogue.jsonl").is_file() and (run / "history.csv").is_file()
     config = json.loads((run / "best" / "pecrs.json").read_text())["config"]
     assert Path(config["backbone"]).is_absolute()
@@ -196,11 +199,14 @@ def test_two_checkpoints_are_compared_point_by_point(run, files, tmp_path):
     assert [(d["targets"], d["k"]) for d in zero] == [
         (t, k) for t in ("all", "novel") for k in (1, 10, 50)
     ]
-    assert all(d["difference"] == d["low"] == d["high"] == 0 for d in zero)
+    assert all(d["difference"] == d["low"] == d["high"] == 0 for d in zero if d["k"] < 24)
+    assert {(d["difference"], d["low"], d["p_value"]) for d in zero if d["k"] == 50} == {
+        (0, None, None)  # of 24 items
+    }
 
     ranked = Predictions.load(kept)
     worse = replace(ranked, rank=ranked.rank + 1)  # whoever was first is second
-    worse.save(kept)
+    worse.save(kept, read_catalogue(run / "catalogue.jsonl"))
     ahead = json.loads(
         pecrs(*evaluate(run, "--candidates", "3", "--against", kept, "--json")).stdout
     )
@@ -210,8 +216,13 @@ def test_two_checkpoints_are_compared_point_by_point(run, files, tmp_path):
     line = next(part for part in table.splitlines() if "R@1 " in part and "p = " in part)
     assert line.split()[:4] == ["all", str(first["n"]), "R@1", f"{first['difference']:+.1f}"]
 
+    assert table.splitlines()[-4].split()[-3:] == ["+0.0", "-", "-"]  # R@50
+    assert "few items: a random order has 100 % of the catalogue's items" in table
+
     other = complaint(*evaluate(run, "--against", kept, test="train.jsonl"))
     assert str(kept) in other and "the same dialogues" in other
+    worse.save(kept)  # as before files said which items
+    assert "an older file" in complaint(*evaluate(run, "--against", kept))
     assert "no folder" in complaint(*evaluate(run, "--ranks", tmp_path / "none" / "kept.npz"))
     assert "not saved predictions" in complaint(*evaluate(run, "--against", files / "test.jsonl"))
     assert "--checkpoint" in complaint(
@@ -520,6 +531,8 @@ WRONG = {
     "no value": (["{train_command}", "--set", "epochs"], "field=value"),
     "wrong type": (["{train_command}", "--set", "epochs=few"], "a whole number, got 'few'"),
     "wrong value": (["{train_command}", "--set", "temperature=0"], "temperature"),
+    "all of what": (["{train_command}", "--set", "patience=all"], "number or none, got 'all'"),
+    "no number": (["{train_command}", "--set", "alpha=nan"], "alpha must be a finite number"),
     "wrong switch": (["{train_command}", "--set", "dot_product=yes"], "must be true or false"),
     "wrong compat": (["{train_command}", "--compat", "paper"], "'official'"),
     "wrong dtype": (["{train_command}", "--dtype", "int8"], "bfloat16"),
@@ -527,7 +540,9 @@ WRONG = {
     "negatives larger than catalogue": (["{train_command}", "--negatives", "24"], "24 items"),
     "train file missing": (["{train_command}", "--train", "none.jsonl"], "none.jsonl"),
     "run is a file": (["{train_command}", "--out", "{train}"], "train.jsonl"),
-    "window beyond the backbone": (["{train_command}", "--set", "window=4000"], "4000"),
+    "window beyond the backbone": (
+        ["{train_command}", "--set", "window=4000"], "window=1024 context_tokens=384 utter",
+    ),
 }  # fmt: skip
 
 
@@ -544,6 +559,7 @@ def test_errors_are_one_line(case, files, tiny_backbone, tmp_path, monkeypatch):
     result = pecrs(*whole, status=2)
     errors = [line for line in result.stderr.splitlines() if line.startswith("pecrs: ")]
     assert len(errors) == 1 and expected in errors[0], result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 FIRST = {  # command: what is wrong with it
@@ -593,7 +609,7 @@ def test_another_run_is_refused_before_the_model_is_loaded(run, files, tiny_back
     assert "negatives" in complaint(*training(files, tiny_backbone, run, "--negatives", "4"))
 
 
-def test_bad_dialogues_on_stdin(run):
+def test_bad_dialogues_on_stdin(run, tmp_path):
     def line(text, *more):
         return complaint("recommend", "--checkpoint", run, *more, stdin=text)
 
@@ -601,6 +617,8 @@ def test_bad_dialogues_on_stdin(run):
     assert "<stdin>: no line" in line("\n")
     assert "<stdin>:1: field 'utterances': missing" in line('{"id": "d"}')
     assert "<stdin>" in line("seeker: hi", "--format", "jsonl")
+    (tmp_path / "t.csv").write_text("dialogue,role,text,items\nd1,seeker,hi,\n")
+    assert "data convert --format csv" in line(None, tmp_path / "t.csv")
 
 
 def test_a_fault_of_the_program_is_one_line_and_debug_shows_it(files, monkeypatch):
@@ -648,6 +666,18 @@ def test_settings_have_the_last_word():
     assert (config.epochs, config.negatives, config.patience) == (5, None, None)
     config = make_config("paper-small", {}, ["share_over_batch=False", "clip=0.5"])
     assert config.share_over_batch is False and config.clip == 0.5
+    assert "; tiny differs in: backbone=reel-small, " in describe_fields()
+
+
+def test_negatives_of_retrieval_count_where_they_are_drawn_apart():
+    own = ["retrieval_negatives=8"]
+    with pytest.raises(ValueError, match="needs --set share_over_tasks=False"):
+        make_config("paper-small", {}, own)
+    apart = make_config("paper-small", {}, [*own, "share_over_tasks=false", "negatives=4"])
+    assert (apart.negatives, apart.retrieval_negatives) == (4, 8)
+    with pytest.raises(ValueError, match=r"retrieval_negatives=8, .* only 5 items"):
+        refuse_negatives(apart, 5)
+    refuse_negatives(make_config("paper-small", {}, ["negatives=4"]), 5)  # 150 are not drawn
 
 
 MOVIES = Catalogue(
@@ -774,8 +804,18 @@ def test_one_unknown_id_leaves_the_others_alone(files, catalogue, tmp_path):
         "data", "describe", "--format", "jsonl", tmp_path / "bare.jsonl", "--json",
         "--catalogue", files / "movies.csv",
     )  # fmt: skip
-    assert "(b999; 1 mentions) are no ids in" in told.stderr
+    assert "1 mentioned item ('b999'; 1 mention) is no id in the catalogue, and no" in told.stderr
     assert json.loads(told.stdout)["items"] >= len(catalogue)
+
+
+def test_ids_with_the_wrong_separator_are_told_apart(files, catalogue, tmp_path):
+    ids = ",".join(movie.id for movie in catalogue.movies[:2])
+    (tmp_path / "d.csv").write_text(f'dialogue,role,text,items\nd,system,see these,"{ids}"\n')
+    told = pecrs(
+        "data", "describe", "--format", "csv", tmp_path / "d.csv", "--catalogue",
+        files / "movies.csv",
+    )  # fmt: skip
+    assert f"{ids!r} looks like several ids; separate ids by '|'" in told.stderr
 
 
 def test_recommend_without_a_checkpoint_asks_the_one_that_comes_with_the_package():

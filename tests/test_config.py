@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import pytest
@@ -31,7 +32,10 @@ def test_a_config_survives_the_round_trip_and_names_unknown_fields():
     "field, value",
     [
         ("epochs", 0), ("negatives", 0), ("temperature", 0.0), ("alpha", -1.0), ("window", 300),
-        ("dtype", "float8"), ("batch_size", 0), ("retrieval_negatives", 0),
+        ("dtype", "float8"), ("batch_size", 0), ("retrieval_negatives", 0), ("alpha", math.nan),
+        ("temperature", math.inf), ("learning_rate", 0.0), ("learning_rate", -1.0),
+        ("head_learning_rate", -1e-3), ("warm_start", -3), ("refresh_items", -1), ("patience", 0),
+        ("lora_alpha", 0),
     ],
 )  # fmt: skip
 def test_values_that_cannot_work_are_refused_by_name(field, value):

@@ -102,6 +102,14 @@ def test_what_may_be_wrong_is_counted_with_its_first_places() -> None:
     assert "mentions in words unlike the title" not in {d.what for d in doubts(bad)}  # no titles
 
 
+def test_a_list_with_the_wrong_separator_is_doubted() -> None:
+    films = Catalogue(
+        (Movie("a", "A", genres=("drama", "comedy")), Movie("b", "B", genres=("x, y",)))
+    )
+    [doubt] = doubts([], films)
+    assert str(doubt) == "genres that look like several ('|' separates them): 1 ('b', 'x, y')"
+
+
 def test_real_inspired_is_the_paper_table(shared_data: Path) -> None:
     folder = shared_data / "inspired" / "pecrs"
     splits = {s: read_processed(folder / f"{s}_data_processed") for s in ("train", "dev", "test")}

@@ -179,6 +179,17 @@ class TestPredictions:
             assert a.dtype == b.dtype
             assert np.array_equal(a, b), name
 
+    def test_says_which_items_were_ranked(self, tmp_path: Path) -> None:
+        before, fewer = predict(Oracle(1), DIALOGUES, CATALOGUE), Catalogue(CATALOGUE.movies[1:])
+        before.save(tmp_path / "run", CATALOGUE)
+        for same in (None, CATALOGUE, Catalogue(CATALOGUE.movies[::-1])):
+            assert before.same_points(Predictions.load(tmp_path / "run", same))
+        with pytest.raises(ValueError, match=rf"over {len(CATALOGUE)} items .* over {len(fewer)}"):
+            Predictions.load(tmp_path / "run", fewer)
+        before.save(tmp_path / "run")
+        with pytest.raises(ValueError, match="older file"):
+            Predictions.load(tmp_path / "run", CATALOGUE)
+
     def test_another_file_raises(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "other.npz", rank=np.ones(3))
         with pytest.raises(ValueError, match=r"other\.npz.*\['rank'\]"):

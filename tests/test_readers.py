@@ -537,6 +537,10 @@ def test_csv_catalogue_is_lenient_where_nothing_is_lost(tmp_path: Path) -> None:
         ("id,title,year\n1,Up,soon\n", r"c\.csv:2: field 'year': a year"),
         ("id,title,director\n1,Up,x\n", "unknown column 'director'; known are id, title, year"),
         (
+            "name,year,director\nUp,2009,x\n",
+            "the columns 'id', 'title' are missing, add them; unknown columns 'name', 'director';",
+        ),
+        (
             "title,year\nUp,2009\n",
             r"c\.csv:1: the column 'id' is missing, add it; the header has title, year",
         ),

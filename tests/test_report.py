@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pecrs_lib.cli import app
+from pecrs_lib.data import bundled
 from pecrs_lib.evaluation import Point
 from pecrs_lib.figures.paper_figures import verdicts_figure
 from pecrs_lib.reproduction.better import TARGETS, better, better_table, better_text
@@ -39,6 +41,7 @@ from pecrs_lib.reproduction.report_tables import (
     settings,
     verdicts,
 )
+from pecrs_lib.reproduction.runs import read_runs
 from pecrs_lib.reproduction.tables import NAMES, table_2
 from pecrs_lib.reproduction.text_judges import dist_moves_more, weakly_related, zero_shot
 
@@ -381,11 +384,17 @@ def test_the_figure_shows_a_square_per_claim_and_data_set(found):
 
 def test_the_command_writes_the_report(tmp_path):
     out = tmp_path / "runs"
-    result = CliRunner().invoke(
-        app, ["reproduce", "--report", str(tmp_path / "r.md"), "--out", str(out)]
-    )
+    command = ["reproduce", "--report", str(tmp_path / "r.md"), "--out", str(out)]
+    nothing = CliRunner().invoke(app, command)  # as outside the repository
+    assert nothing.exit_code == 2 and f"no result files in {out}" in nothing.stderr
+    assert not (tmp_path / "r.md").exists()
+
+    out.mkdir()
+    shutil.copy(bundled("results") / "runs" / "minireel-data.json", out)
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.stderr
-    assert (tmp_path / "r.md").read_text(encoding="utf-8") == report(Files.of({}))
+    written = (tmp_path / "r.md").read_text(encoding="utf-8")
+    assert written == report(Files.of(read_runs(out)))
 
 
 # -- the better model -----------------------------------------------------------------------------

@@ -352,7 +352,9 @@ def command(tiny, monkeypatch, tmp_path):
 
 
 def test_reproduce_runs_what_is_missing_and_prints_the_table(command, tiny, tmp_path):
-    listed = command("2", "--list").stdout
+    first_of_all = command("2", "--list")
+    assert "no result files in" in first_of_all.stderr
+    listed = first_of_all.stdout
     assert "to do" in listed and "1 of 1 runs to do, about 2 minutes" in listed
     assert not (tmp_path / "out").exists()
 

@@ -163,6 +163,8 @@ def test_films_are_recognised_unless_the_client_says_which(client, catalogue):
         assert answer["mentioned"] == named
         same = answer["recommendations"] == found["recommendations"]
         assert same == (mentions == [span])
+    user = client.post("/recommend", json=asked({"role": "user", "text": text})).json()
+    assert user["recommendations"] == found["recommendations"]
     unknown = client.post("/recommend", json=asked({**HELLO, "mentions": ["elsewhere"]})).json()
     assert (unknown["mentioned"], unknown["unknown"]) == ([], ["elsewhere"])
     assert unknown["cut"] == 0
@@ -194,7 +196,7 @@ REFUSED = {
     "too many": ({"dialogue": {"utterances": [HELLO] * (MAX_UTTERANCES + 1)}}, UTTERANCE[:3]),
     "unknown field": (asked(tpo=3), ["body", "tpo"]),
     "unknown field inside": (asked({**HELLO, "txt": ""}), [*UTTERANCE, "txt"]),
-    "role": (asked({**HELLO, "role": "system"}), [*UTTERANCE, "role"]),
+    "role": (asked({**HELLO, "role": "assistant"}), [*UTTERANCE, "role"]),
     "number for text": (asked({**HELLO, "text": 3}), [*UTTERANCE, "text"]),
     "empty text": (asked({**HELLO, "text": ""}), [*UTTERANCE, "text"]),
     "long text": (asked({**HELLO, "text": "x" * (MAX_CHARACTERS + 1)}), [*UTTERANCE, "text"]),

@@ -57,6 +57,18 @@ def test_resume_is_bit_identical(tiny_backbone, catalogue, dialogues, tmp_path):
     assert whole.progress.history == again.progress.history
 
 
+@pytest.mark.parametrize(("rate", "moves"), [(0.0, False), (None, True)])
+def test_a_head_rate_of_zero_freezes_the_heads(
+    rate, moves, tiny_backbone, catalogue, dialogues, tmp_path
+):
+    run = trainer(tiny_backbone, catalogue, dialogues, tmp_path, head_learning_rate=rate, epochs=1)
+    before = state_of(run.raw_model)
+    run.fit()
+    moved = {n for n, value in state_of(run.raw_model).items() if not torch.equal(value, before[n])}
+    assert any("lora_" in name for name in moved)
+    assert any(name.startswith(("f.", "g.", "items.", "queries.")) for name in moved) == moves
+
+
 def test_a_checkpoint_older_than_a_setting_resumes(tiny_backbone, catalogue, dialogues, tmp_path):
     run = trainer(tiny_backbone, catalogue, dialogues, tmp_path, epochs=1)
     run.fit()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported when the command runs: these need torch
     from pecrs_lib.evaluation import Predictions, Targets
 
 CUTS = (1, 10, 50)
+PERCENT = ("rouge1", "rouge2", "F-1")
 TARGETS: tuple[Targets, ...] = ("all", "novel")
 
 
@@ -93,7 +94,8 @@ def evaluate(
        "differences": [{"targets": …, "k": …, "n": …, "difference": …, "low": …, "high": …,
                         "p_value": …}, …]}
     `text` is there for a checkpoint, `text_always_recommend` and `differences` (of this checkpoint
-    minus the other, in percentage points) if asked for; a value that cannot be computed is null.
+    minus the other, in percentage points; no interval where k reaches every item) if asked for; a
+    value that cannot be computed is null.
 
     \b
     Examples:
@@ -120,7 +122,7 @@ def evaluate(
     learned = None if train is None else load_dialogues([train], format, items)
     if items is None:
         items = _mentioned([*(learned or []), *dialogues])
-    other = None if against is None else _ranks_on(against, dialogues)
+    other = None if against is None else _ranks_on(against, dialogues, items)
     from pecrs_lib.evaluation import as_records, recall_table
 
     predictions: list[Predictions] = []
@@ -137,9 +139,9 @@ def evaluate(
             return
         predictions = [prediction]
         if ranks is not None:
-            prediction.save(ranks)
+            prediction.save(ranks, items)
         if other is not None:
-            more["differences"] = _differences(prediction, other, seed)
+            more["differences"] = _differences(prediction, other, seed, len(items))
     if learned is not None:
         predictions = [*_baselines(learned, dialogues, items, seed), *predictions]
     first = predictions[0]
@@ -168,25 +170,32 @@ def _mentioned(dialogues: list[Dialogue]) -> Catalogue:
     return items
 
 
-def _ranks_on(path: Path, dialogues: list[Dialogue]) -> Predictions:
-    """The ranks that another evaluation wrote, if it was of the same points."""
+def _ranks_on(path: Path, dialogues: list[Dialogue], items: Catalogue) -> Predictions:
+    """The ranks that another evaluation wrote, if it was of the same points and items."""
+    from pecrs_lib.data.files import number
     from pecrs_lib.evaluation import Predictions, recommendation_points
 
-    other, points = Predictions.load(path), recommendation_points(dialogues)
+    other, points = Predictions.load(path, items), recommendation_points(dialogues)
     here = Predictions.at("these", points, [1] * len(points), [0] * len(points))
     if not here.same_points(other):
         stop(
-            f"{path}: its {len(other):,} points are not the {len(here):,} of --test; evaluate both "
-            "checkpoints on the same dialogues with the same catalogue"
+            f"{path}: its {number(len(other), 'point')} are not the {len(here):,} of --test; "
+            "evaluate both checkpoints on the same dialogues"
         )
     return other
 
 
-def _differences(ours: Predictions, other: Predictions, seed: int) -> list[dict[str, Any]]:
+def _differences(
+    ours: Predictions, other: Predictions, seed: int, items: int
+) -> list[dict[str, Any]]:
+    """A row per targets and k; without an interval where k reaches every item."""
     from pecrs_lib.evaluation import paired_bootstrap
 
+    none = {"low": None, "high": None, "p_value": None}
     return [
-        {"targets": targets} | asdict(paired_bootstrap(ours, other, k, targets, seed=seed))
+        {"targets": targets}
+        | asdict(paired_bootstrap(ours, other, k, targets, seed=seed))
+        | (none if k >= items else {})
         for targets in TARGETS
         for k in CUTS
         if len(ours.of(targets))
@@ -238,14 +247,16 @@ def _print(
     differences: list[dict[str, Any]],
     texts: dict[str, Any],
 ) -> None:
+    from pecrs_lib.cli.inputs import few_items
+    from pecrs_lib.data.files import number
+
     show(
-        f"{facts['n_dialogues']:,} dialogues, {facts['n_points']:,} points, "
-        f"{facts['n_items']:,} items in the catalogue; it lacks the target of "
-        f"{facts['n_outside_catalogue']:,} points"
+        f"{number(facts['n_dialogues'], 'dialogue')}, {number(facts['n_points'], 'point')}, "
+        f"{number(facts['n_items'], 'item')} in the catalogue; it lacks the target of "
+        f"{number(facts['n_outside_catalogue'], 'point')}"
     )
-    if facts["n_items"] < 10 * CUTS[-1]:
-        share = min(100, 100 * CUTS[-1] / facts["n_items"])
-        show(f"few items: a random order has {share:.0f} % of them among its first {CUTS[-1]}")
+    if few := few_items(facts["n_items"]):
+        show(few)
     names = ["system", "targets", "n", *(f"R@{k} [95 %]" for k in CUTS), "Unique"]
     cells = [
         [
@@ -261,14 +272,19 @@ def _print(
     if differences:
         show("\nthis checkpoint minus that of --against, in points [95 %]; p of no difference")
         cells = [
-            [d["targets"], str(d["n"]), f"R@{d['k']}", f"{d['difference']:+.1f}",
-             f"[{d['low']:+.1f}, {d['high']:+.1f}]", f"p = {d['p_value']:.3f}"]
+            [d["targets"], str(d["n"]), f"R@{d['k']}", f"{d['difference']:+.1f}", *_sureness(d)]
             for d in differences
-        ]  # fmt: skip
+        ]
         show(columns(cells, right=range(1, 6)))
     for key, metrics in texts.items():
         show(f"\n{key.replace('_', ' ')}")
-        show(columns([[name, f"{value:.3f}"] for name, value in metrics.items()], right=[1]))
+        cells = [[k, f"{value:.3f}", "%" * (k in PERCENT)] for k, value in metrics.items()]
+        show(columns(cells, right=[1]))
+
+
+def _sureness(difference: dict[str, Any]) -> tuple[str, str]:
+    low, high, p = (difference[name] for name in ("low", "high", "p_value"))
+    return ("-", "-") if p is None else (f"[{low:+.1f}, {high:+.1f}]", f"p = {p:.3f}")
 
 
 def _interval(recall: dict[str, float | None]) -> str:

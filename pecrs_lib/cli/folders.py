@@ -6,14 +6,22 @@ wrong folder or catalogue is refused before.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pecrs_lib.cli.terminal import stop
 from pecrs_lib.data import Catalogue, DataError, bundled, read_catalogue
+
+if TYPE_CHECKING:
+    from pecrs_lib.config import Config
 
 MODEL = "pecrs.json"  # marks a folder as a checkpoint
 CATALOGUE = "catalogue.jsonl"  # what `pecrs train` wrote beside it
 CACHE = "cache"  # of item features, beside it
+ANEW = "or start anew here with --no-resume"
 
 
 @dataclass(frozen=True)
@@ -66,3 +74,41 @@ def _checkpoint_in(folder: Path) -> Path:
             "wants the --out of `pecrs train`"
         )
     raise DataError(problem, path=folder)
+
+
+@contextmanager
+def folder_of_run(out: Path) -> Iterator[None]:
+    """The folder for what is made ready inside; a new one goes again if that is refused."""
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if new:
+            with suppress(OSError):  # something is in it
+                out.rmdir()
+        raise
+
+
+def refuse_another_run(out: Path, config: Config, items: Catalogue) -> None:
+    """What can be told of a run that is to go on before anything is loaded."""
+    from pecrs_lib.checkpoint import refuse_other_settings, saved_in
+
+    last = saved_in(out / "last")
+    if last is None:
+        return
+    with way_out():
+        refuse_other_settings(last, config)
+    if (out / CATALOGUE).exists() and read_catalogue(out / CATALOGUE) != items:
+        stop(f"{out} was trained with other items than --catalogue has; {ANEW}")
+
+
+@contextmanager
+def way_out() -> Iterator[None]:
+    """Whoever cannot go on hears how to start anew."""
+    from pecrs_lib.checkpoint import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {ANEW}") from error

@@ -6,6 +6,7 @@ on stderr and stays in the dialogues.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,18 @@ from pecrs_lib.data import (
     read_catalogue,
     read_dialogues,
 )
+from pecrs_lib.data.files import number
+
+STAY = "they stay as text, and count as misses in an evaluation"
+
+
+def few_items(n: int, k: int = 50) -> str | None:
+    """A remark on recall@k where the catalogue has hardly more items; None where it has."""
+    share = min(100, 100 * k / n)
+    said = (
+        f"few items: a random order has {share:.0f} % of the catalogue's items among its first {k}"
+    )
+    return said if n < 10 * k else None
 
 
 def load_catalogue(path: Path | None) -> Catalogue | None:
@@ -51,12 +64,16 @@ def join(
     if not lacking:
         return dialogues
     mentions = sum(count for _, count in lacking)
-    some = ", ".join(item for item, _ in lacking[:3]) + ", …" * (len(lacking) > 3)
+    some = ", ".join(repr(item) for item, _ in lacking[:3]) + ", …" * (len(lacking) > 3)
     said = (
-        f"{name}: {len(lacking):,} mentioned items ({some}; {mentions:,} mentions) are no ids in "
+        f"{name}: {number(len(lacking), 'mentioned item')} ({some}; {number(mentions, 'mention')}) "
+        f"{'are no ids' if len(lacking) > 1 else 'is no id'} in "
     )
+    joined = [i for i, _ in lacking if any(p.strip() in catalogue for p in re.split("[,;]", i))]
+    if joined:
+        say(f"{name}: {joined[0]!r} looks like several ids; separate ids by '|'")
     if format == "pecrs":  # the authors' files hold ids only: there is no title to match
-        say(f"{said}the catalogue; they stay as text, and count as misses in an evaluation")
+        say(f"{said}the catalogue; {STAY}")
         return dialogues
     # INSPIRED's ids are names; the other formats name an item by the words that mention it
     keyed, report = match_catalogue(
@@ -70,6 +87,9 @@ def join(
             _keep_known(old, new, catalogue) for old, new in zip(dialogues, keyed, strict=True)
         ]
         report = MatchReport(tuple(m for m in report.matches if m.item not in catalogue))
+    if not any(match.rows for match in report.matches):
+        say(f"{said}the catalogue, and no title of it either; {STAY}")
+        return keyed
     say(f"{said}the catalogue; matched by title:")
     say("\n".join(f"  {line}" for line in report.summary().splitlines()))
     if report.rate < 1:

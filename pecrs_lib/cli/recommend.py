@@ -127,13 +127,20 @@ def _dialogues(
 ) -> list[Dialogue]:
     from pecrs_lib.cli.inputs import join
     from pecrs_lib.data import DataError, read_jsonl
+    from pecrs_lib.data.readers import likely_format
     from pecrs_lib.transcript import read_transcript
 
     if format is None:
         json_like = text.lstrip().startswith(("{", "["))
         format = TextFormat.jsonl if json_like else TextFormat.text
     if format is TextFormat.text:
-        dialogue = read_transcript(text, catalogue, name)
+        try:
+            dialogue = read_transcript(text, catalogue, name)
+        except DataError as error:
+            if name == STDIN or likely_format(name) != "csv":
+                raise
+            way = "`pecrs data convert --format csv … --out d.jsonl` makes dialogues of a table"
+            raise DataError(f"{error}; {way}") from error
         named = [catalogue[catalogue.row[i]].name for u in dialogue.utterances for i in u.items]
         say(f"recognised: {'; '.join(dict.fromkeys(named)) or f'no title; {NAMING}'}")
         return [dialogue]

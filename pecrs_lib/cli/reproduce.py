@@ -81,7 +81,8 @@ def reproduce(
         typer.Option(
             "--report",
             metavar="FILE.md",
-            help="Write a verdict on every claim of the paper, from the files of OUT, and stop.",
+            help="Write a verdict on every claim of the paper, from the files of OUT and of the "
+            "folder above it, and stop.",
         ),
     ] = None,
 ) -> None:
@@ -99,7 +100,10 @@ def reproduce(
       pecrs reproduce --dataset redial --preset paper --backbone gpt2-medium
       pecrs reproduce --report report.md
     """
+    none = f"no result files in {out}: run in the repository, which has some, or give --out"
     if report is not None:
+        if not any(out.glob("*.json")):
+            stop(none)
         _report(report, out)
         return
     numbers = _seeds(seeds)
@@ -109,6 +113,8 @@ def reproduce(
     model = backbone or PRESETS[preset][dataset].config.backbone
     runs = _runs(wanted, dataset, preset, model, numbers, compat)
     done = read_runs(out)
+    if not done:
+        say(none)
     missing = [run for run in runs if not is_done(run, done)]
     for run in missing:
         if run.name in done:
@@ -162,7 +168,7 @@ def _report(path: Path, out: Path) -> None:
     from pecrs_lib.reproduction.report import report
 
     path.write_text(report(read_files(out.parent, out)), encoding="utf-8")
-    say(f"{path} written from the files of {out.parent}")
+    say(f"{path} written from the files of {out} and {out.parent}")
 
 
 def _seeds(text: str) -> list[int]:

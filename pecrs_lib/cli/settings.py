@@ -24,13 +24,20 @@ def make_config(preset: str, options: dict[str, Any], assignments: Sequence[str]
     Raises:
         ValueError: an unknown field, a value of the wrong type, or one that `Config` refuses.
     """
-    changes = dict(options)
+    changes, assigned = dict(options), set()
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set wants field=value, got {assignment!r}")
         changes[name.strip()] = _parsed(name.strip(), value.strip())
+        assigned.add(name.strip())
     config = PRESETS[preset].with_(**changes)
+    own = config.retrieval_negatives != config.negatives
+    if own and config.share_over_tasks and "retrieval_negatives" in assigned:
+        raise ValueError(
+            "retrieval_negatives needs --set share_over_tasks=False: one draw of "
+            f"{config.negatives or ALL} negatives serves both tasks"
+        )
     folder = Path(config.backbone)
     # a folder is remembered by its full path: the checkpoint may be used from elsewhere
     return config.with_(backbone=str(folder.resolve())) if folder.is_dir() else config
@@ -44,6 +51,17 @@ def parse_negatives(text: str) -> dict[str, int | None]:
     return {"negatives": number, "retrieval_negatives": number}
 
 
+def refuse_negatives(config: Config, items: int) -> None:
+    """Raises ValueError where more negatives are asked for than a catalogue has."""
+    for name in ("negatives", "retrieval_negatives")[: 1 if config.share_over_tasks else 2]:
+        wanted = getattr(config, name) or 0
+        if wanted >= items:
+            raise ValueError(
+                f"{name}={wanted}, but the catalogue has only {items} items; lower it, by "
+                f"--negatives or --set {name}=…, or say {ALL!r}"
+            )
+
+
 def _parsed(name: str, text: str) -> Any:
     types = get_type_hints(Config)
     if name not in types:
@@ -51,7 +69,8 @@ def _parsed(name: str, text: str) -> Any:
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(types)}"
         raise ValueError(f"--set: unknown field {name!r}; {hint}")
     kinds = get_args(types[name]) or (types[name],)
-    if NoneType in kinds and text.lower() in ("none", ALL):
+    words = ("none", ALL) if name.endswith("negatives") else ("none",)
+    if NoneType in kinds and text.lower() in words:
         return None
     kind = kinds[0]
     try:
@@ -65,5 +84,8 @@ def _parsed(name: str, text: str) -> Any:
 
 
 def describe_fields() -> str:
-    """Names and defaults of every field, for the help text."""
-    return ", ".join(f"{field.name}={field.default}" for field in fields(Config))
+    """Names and defaults of every field, and what `tiny` has instead, for the help text."""
+    paper = {field.name: field.default for field in fields(Config)}
+    tiny = {k: v for k, v in PRESETS["tiny"].to_dict().items() if v != paper[k]}
+    named = (", ".join(f"{k}={v}" for k, v in preset.items()) for preset in (paper, tiny))
+    return "; tiny differs in: ".join(named)

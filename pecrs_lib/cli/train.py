@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,18 +17,22 @@ from pecrs_lib.cli.options import (
     FormatOption,
     JsonOption,
 )
-from pecrs_lib.cli.settings import ALL, describe_fields, make_config, parse_negatives
+from pecrs_lib.cli.settings import (
+    ALL,
+    describe_fields,
+    make_config,
+    parse_negatives,
+    refuse_negatives,
+)
 from pecrs_lib.cli.terminal import columns, say, show, show_json, stop, watched
 
 if TYPE_CHECKING:  # imported when the command runs: these need torch
-    from pecrs_lib.config import Config
     from pecrs_lib.data import Catalogue
     from pecrs_lib.model import PECRS
     from pecrs_lib.training import Trainer
 
 
 SPLIT = "split.json"  # of validation dialogues, in the folder of the run
-ANEW = "or start anew here with --no-resume"
 
 
 class Preset(StrEnum):
@@ -51,7 +53,7 @@ def train(
         typer.Option(
             "--valid",
             help="Dialogues that choose the epoch; without, a share of the training dialogues is "
-            "put aside and recorded in OUT/split.json.",
+            "put aside, and their ids in OUT/split.json.",
         ),
     ] = None,
     valid_share: Annotated[float, typer.Option(help="How large a share.")] = 0.1,
@@ -72,13 +74,22 @@ def train(
             "falls to zero over them, so a run cannot be made longer afterwards."
         ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Dialogues of a step.")] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Dialogues, or windows of long ones, of a step; not of the warm start."),
+    ] = None,
     negatives: Annotated[
         str | None,
-        typer.Option(help=f"M_train, for both tasks: a number, or {ALL!r} for the catalogue."),
+        typer.Option(
+            help=f"M_train, for both tasks: a number, or {ALL!r} for the catalogue. In tiny, whose "
+            "retrieval has the whole catalogue: --set negatives=N for re-ranking alone."
+        ),
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="Learning rate (the heads' own: head_learning_rate).")
+        float | None,
+        typer.Option(
+            help="Learning rate, not of the warm start (the heads' own: head_learning_rate)."
+        ),
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Of the frozen model: float32, bfloat16 or float16.")
@@ -92,7 +103,10 @@ def train(
     ] = False,
     at_once: Annotated[
         int | None,
-        typer.Option(min=1, help="Dialogues in one pass: less memory, the same losses."),
+        typer.Option(
+            min=1,
+            help="Dialogues, or windows of long ones, in one pass: less memory, the same losses.",
+        ),
     ] = None,
     compat: CompatOption = None,
     settings: Annotated[
@@ -126,9 +140,10 @@ def train(
       pecrs train --format pecrs --train train_data_processed --valid dev_data_processed \\
         --catalogue movie_db --out run --preset paper-small --batch-size 4 --set patience=3
     """
-    from pecrs_lib.cli.folders import CACHE
-    from pecrs_lib.cli.inputs import load_catalogue, load_dialogues
+    from pecrs_lib.cli.folders import CACHE, folder_of_run, refuse_another_run
+    from pecrs_lib.cli.inputs import few_items, load_catalogue, load_dialogues
     from pecrs_lib.data import Catalogue, split_by_dialogue
+    from pecrs_lib.data.files import number
     from pecrs_lib.reproduction.variants import COMPAT
 
     named = {
@@ -152,31 +167,30 @@ def train(
     if items is None:
         items = Catalogue.of_mentions([*dialogues, *(held_out or [])])
         say(f"no --catalogue: the {len(items):,} mentioned items are known by their ids alone")
-    wanted = max(config.negatives or 0, config.retrieval_negatives or 0)
-    if wanted >= len(items):
-        stop(
-            f"{wanted} negatives asked for, but the catalogue has only {len(items)} items; "
-            f"lower --negatives or say --negatives {ALL}"
-        )
+    refuse_negatives(config, len(items))
+    if few := few_items(len(items)):
+        say(f"{few}, and R@50 is a third of the score that chooses the epoch")
     record = None
     if held_out is None:
         dialogues, held_out, record = split_by_dialogue(dialogues, valid_share, config.seed)
-        say(f"no --valid: {len(held_out):,} of the dialogues put aside, see {out / SPLIT}")
-    out.mkdir(parents=True, exist_ok=True)
+        record["valid_ids"] = [dialogue.id for dialogue in held_out]
+        aside = number(len(held_out), "dialogue")
+        say(f"no --valid: {aside} put aside, by id in {out / SPLIT} once training begins")
     if resume:
-        _refuse_another_run(out, config, items)
+        refuse_another_run(out, config, items)
     from pecrs_lib.cli.trained import quieten
     from pecrs_lib.model import PECRS
     from pecrs_lib.training import Trainer
 
     quieten()
-    say(f"loading the language model {config.backbone}")
-    model = PECRS.from_backbone(config)
-    _say_weights(model)
-    run = Trainer(
-        model, items, dialogues, held_out, out, cache_dir=cache or out / CACHE, show=watched(),
-        checkpointing=checkpointing, at_once=at_once,
-    )  # fmt: skip
+    with folder_of_run(out):
+        say(f"loading the language model {config.backbone}")
+        model = PECRS.from_backbone(config)
+        _say_weights(model)
+        run = Trainer(
+            model, items, dialogues, held_out, out, cache_dir=cache or out / CACHE, show=watched(),
+            checkpointing=checkpointing, at_once=at_once,
+        )  # fmt: skip
     _start(run, items, record, resume)
     _fit(run)
     _report(run, as_json)
@@ -193,38 +207,13 @@ def _say_weights(model: PECRS) -> None:
     )
 
 
-def _refuse_another_run(out: Path, config: Config, items: Catalogue) -> None:
-    """What can be told of a run that is to go on before anything is loaded."""
-    from pecrs_lib.checkpoint import refuse_other_settings, saved_in
-    from pecrs_lib.cli.folders import CATALOGUE
-    from pecrs_lib.data import read_catalogue
-
-    last = saved_in(out / "last")
-    if last is None:
-        return
-    with _way_out():
-        refuse_other_settings(last, config)
-    if (out / CATALOGUE).exists() and read_catalogue(out / CATALOGUE) != items:
-        stop(f"{out} was trained with other items than --catalogue has; {ANEW}")
-
-
-@contextmanager
-def _way_out() -> Iterator[None]:
-    from pecrs_lib.checkpoint import CheckpointError
-
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; {ANEW}") from error
-
-
 def _start(run: Trainer, items: Catalogue, split: dict[str, Any] | None, resume: bool) -> None:
     """Resume or begin, and leave the catalogue and what was split beside the checkpoints."""
-    from pecrs_lib.cli.folders import CATALOGUE
+    from pecrs_lib.cli.folders import CATALOGUE, way_out
     from pecrs_lib.data import write_catalogue
     from pecrs_lib.data.storage import write_whole
 
-    with _way_out():
+    with way_out():
         resumed = resume and run.resume()
     if resumed:
         state = run.progress

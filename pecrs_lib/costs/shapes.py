@@ -60,7 +60,8 @@ class Shape:
 
     @property
     def trained(self) -> int:
-        """Weights that PECRS trains: LoRA of rank 16 on query and value, four tokens, heads."""
+        """Weights that PECRS trains: LoRA of rank 16 on query and value (in GPT-2 on the fused
+        query, key and value), four tokens, heads."""
         lora = 16 * self.layers * (3 * self.dim + self.kv)
         return lora + 9 * self.dim**2 + 14 * self.dim
 

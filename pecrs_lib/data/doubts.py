@@ -1,4 +1,4 @@
-"""What may be wrong with dialogues that can be read: empty ones, and mentions in odd places.
+"""What may be wrong with what can be read: empty dialogues, odd mentions, lists that are none.
 
 Beside `describe`, which counts what is there. What cannot be meant (a span that leaves its text)
 the readers refuse; what is found here may be meant.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from rapidfuzz import fuzz
 
 from pecrs_lib.data.matching import normalise
-from pecrs_lib.data.schema import Catalogue, Dialogue, Mention
+from pecrs_lib.data.schema import Catalogue, Dialogue, Mention, Movie
 from pecrs_lib.data.spans import joined, split_year
 
 LEAST_LIKE = 50.0  # of 100: the best part of the title against the words, or the other way round
@@ -35,13 +36,22 @@ class Doubt:
 def doubts(dialogues: Iterable[Dialogue], catalogue: Catalogue | None = None) -> list[Doubt]:
     """What may be wrong, in a fixed order; without `catalogue` nothing is known of titles."""
     found: dict[str, Doubt] = {}
-    for dialogue in dialogues:
-        for what, place in _of_dialogue(dialogue, catalogue):
-            doubt = found.setdefault(what, Doubt(what, 0, []))
-            doubt.n += 1
-            if doubt.n <= PLACES:
-                doubt.places.append(place)
+    everywhere = chain(
+        *(_of_dialogue(dialogue, catalogue) for dialogue in dialogues),
+        *(_of_movie(movie) for movie in catalogue or ()),
+    )
+    for what, place in everywhere:
+        doubt = found.setdefault(what, Doubt(what, 0, []))
+        doubt.n += 1
+        if doubt.n <= PLACES:
+            doubt.places.append(place)
     return [found[what] for what in sorted(found)]
+
+
+def _of_movie(movie: Movie) -> Iterator[tuple[str, str]]:
+    for genre in movie.genres:
+        if "," in genre or ";" in genre:
+            yield "genres that look like several ('|' separates them)", f"{movie.id!r}, {genre!r}"
 
 
 def _of_dialogue(dialogue: Dialogue, catalogue: Catalogue | None) -> Iterator[tuple[str, str]]:

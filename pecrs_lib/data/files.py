@@ -145,6 +145,11 @@ def shown(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
+def number(n: int, thing: str) -> str:
+    """``1 point``, ``2,000 points``."""
+    return f"{n:,} {thing}{'s' * (n != 1)}"
+
+
 def json_records(path: str | Path) -> Iterator[Field]:
     """Yield the records of a JSON-lines file, or of a file that is one JSON array.
 

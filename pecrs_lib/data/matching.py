@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 
 from rapidfuzz import fuzz, process
 
+from pecrs_lib.data.files import number
 from pecrs_lib.data.schema import Catalogue, Dialogue, Movie
 from pecrs_lib.data.spans import split_year
 
@@ -68,7 +69,7 @@ class MatchReport:
 
     def summary(self, examples: int = 5) -> str:
         """A few lines of text: counts per outcome, most mentioned names of each but exact."""
-        lines = [f"{self.rate:.1%} of {self.mentions():,} mentions matched"]
+        lines = [f"{self.rate:.1%} of {number(self.mentions(), 'mention')} matched"]
         for outcome in get_args(Outcome):
             found = self.of(outcome)
             if not found:
@@ -76,7 +77,8 @@ class MatchReport:
             names = "; ".join(match.name or match.item for match in found[:examples])
             tail = f" ({names})" if outcome != "exact" else ""
             lines.append(
-                f"{outcome:>9}: {len(found):,} items, {self.mentions(outcome):,} mentions{tail}"
+                f"{outcome:>9}: {number(len(found), 'item')}, "
+                f"{number(self.mentions(outcome), 'mention')}{tail}"
             )
         return "\n".join(lines)
 

@@ -13,7 +13,7 @@ into vectors (paper, Eq 1). Formats, told apart by suffix and header or named by
 ``movie_db``    the paper authors' ``torch.save`` file of item texts (no suffix, or ``.pt``)
 ==============  =================================================================================
 
-Of ``csv``, ``jsonl`` and ``inspired`` only the id and the title are required.
+Of ``csv`` and ``jsonl`` only the id and the title are required, of ``inspired`` the title.
 """
 
 from __future__ import annotations

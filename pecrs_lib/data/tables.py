@@ -32,15 +32,26 @@ def own_table(path: str | Path, columns: Sequence[str], needed: Sequence[str]) -
         problem = "the separator is ';': save the table with commas or tabs between its cells"
     elif len(unknown) == len(header):
         problem = f"the first line must name the columns, {','.join(columns)}; it is {shown(first)}"
-    elif lacking:
-        problem = (
-            f"the column {lacking[0]!r} is missing, add it; the header has {', '.join(header)}"
-        )
-    elif unknown:
-        problem = f"unknown column {unknown[0]!r}; known are {', '.join(columns)}"
+    elif lacking or unknown:
+        known = ("known are", columns) if unknown else ("the header has", header)
+        problem = f"{_problem(lacking, unknown)}; {known[0]} {', '.join(known[1])}"
     else:
         return table(path, delimiter)
     raise DataError(problem, path=path, line=number)
+
+
+def _problem(lacking: Sequence[str], unknown: Sequence[str]) -> str:
+    parts = []
+    if lacking:
+        verb = "is missing, add it" if len(lacking) == 1 else "are missing, add them"
+        parts.append(f"the {_named(lacking)} {verb}")
+    if unknown:
+        parts.append(f"unknown {_named(unknown)}")
+    return "; ".join(parts)
+
+
+def _named(columns: Sequence[str]) -> str:
+    return f"column{'s' * (len(columns) > 1)} {', '.join(map(repr, columns))}"
 
 
 def table(path: str | Path, delimiter: str, plain: bool = False) -> Iterator[Field]:

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from pecrs_lib.data import Catalogue, Dialogue, Mention, Role, Utterance
+from pecrs_lib.data import Catalogue, Dialogue, Mention, Utterance
 from pecrs_lib.data.matching import TitleIndex
+from pecrs_lib.data.schema import ROLES
 from pecrs_lib.decoding import GREEDY
 from pecrs_lib.generation import Reply, say_turns
 from pecrs_lib.model import PECRS
@@ -63,7 +64,7 @@ class MentionIn(_Asked):
 class UtteranceIn(_Asked):
     """One turn of one speaker."""
 
-    role: Role
+    role: Literal["seeker", "user", "recommender", "system"]
     text: str = Field(min_length=1, max_length=MAX_CHARACTERS)
     mentions: list[MentionIn | Id] | None = Field(
         None,
@@ -85,7 +86,7 @@ class UtteranceIn(_Asked):
         mentions = found if own is None else [
             Mention(m) if isinstance(m, str) else Mention(m.item, m.start, m.end) for m in own
         ]  # fmt: skip
-        return Utterance(self.role, self.text, tuple(mentions))
+        return Utterance(ROLES[self.role], self.text, tuple(mentions))
 
 
 class DialogueIn(_Asked):

@@ -62,7 +62,7 @@ def malformed() -> dict[str, tuple[bytes, set[int]]]:
         "surrogate name": b'{"\\ud800": 1}', "infinity": b'{"top": 1e999}',
         "many wrong utterances": asked([1] * 20_000), "unknown field": asked([HELLO], tpo=1),
         "no utterance": asked([]), "too many": asked([HELLO] * (MAX_UTTERANCES + 1)),
-        "role": asked([{"role": "system", "text": "x"}]), "top": asked([HELLO], top=MAX_TOP + 1),
+        "role": asked([{"role": "assistant", "text": "x"}]), "top": asked([HELLO], top=MAX_TOP + 1),
         "long text": asked([{**HELLO, "text": "x" * (MAX_CHARACTERS + 1)}]),
         "span": asked([{**HELLO, "mentions": [{"item": "1", "start": 3, "end": 99}]}]),
     }  # fmt: skip
