@@ -69,7 +69,7 @@ def main() -> None:
         print(f"      {count:>9,}  {WEIGHTS.get(part, part)}")
 
     print("\n3. Warm start: the retrieval heads alone, on the words and films of the dialogues")
-    print("   (about a minute; it begins again if it is interrupted)")
+    print("   (about a minute on two idle cores; it begins again if it is interrupted)")
     cache, warm, losses_file = OUT / "cache", OUT / "warm", OUT / "losses.json"
     losses: dict[str, Any] = {"warm start": [], "steps": []}
     if losses_file.exists():
