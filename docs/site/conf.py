@@ -56,6 +56,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_favicon = "static/icon.svg"
 html_show_sourcelink = False
+html_show_copyright = False
 html_copy_source = False
 html_show_search_summary = False  # a page opened from a disk may not fetch other pages
 

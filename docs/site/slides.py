@@ -77,10 +77,18 @@ def outputs(cell: nodes.Element) -> list[nodes.Element]:
 
 
 def taken_out(cell: nodes.Element) -> list[nodes.Element]:
-    """Pictures, then tables of a cell, which keeps its code and what it prints."""
-    shown = [o for part in outputs(cell) for o in part if not isinstance(o, nodes.literal_block)]
-    for out in shown:
+    """Pictures, then tables of a cell, which keeps its code and what it prints. What stands under a
+    heading stays with it."""
+    found = [o for part in outputs(cell) for o in part if not isinstance(o, nodes.literal_block)]
+    shown: list[nodes.Element] = []
+    for out in found:
         out.parent.remove(out)
+        if isinstance(out, nodes.rubric):
+            shown.append(nodes.container("", out))
+        elif shown and isinstance(shown[-1].next_node(), nodes.rubric) and not is_picture(out):
+            shown[-1].append(out)
+        else:
+            shown.append(out)
     return sorted(shown, key=is_picture, reverse=True)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from pecrs_lib.reproduction.beyond import POINTS
 from pecrs_lib.reproduction.claims import Claim
 from pecrs_lib.reproduction.evidence import OPEN, Record, Results, gain, half_width, paper_table
 from pecrs_lib.reproduction.findings import VERDICTS, Files, Finding
@@ -133,7 +134,7 @@ def printed_noise(results: Results, cuts: Sequence[int] = CUTS) -> pd.DataFrame:
     """
     if not results.data:
         return pd.DataFrame()
-    n = len(results.data["points"]["item"])
+    n = POINTS.get(results.dataset, len(results.data["points"]["item"]))
     paper = paper_table(2).set_index("model")
     rows = []
     for model in ("PECRS-small", "PECRS-medium"):
