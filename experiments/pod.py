@@ -249,7 +249,8 @@ def quality(said: Sequence[str], asked: Sequence[Sample]) -> dict[str, Any]:
     found: dict[str, Any] = {"BLEU": {"value": bleu.score, "low": low, "high": high}}
     each = [rouge([one], [other]) for one, other in zip(said, right, strict=True)]
     for name in each[0]:
-        found[name] = next_item.with_interval(np.array([score[name] for score in each]))
+        values = np.array([score[name] for score in each])
+        found[name] = next_item.with_interval(values, bounds=(0, 100))
     return found | {"distinct": len(set(said))}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from pecrs_lib.metrics import bootstrap_means
+from pecrs_lib.metrics import bootstrap_means, rule_of_three
 
 NOTHING = -1  # a place of a list without an item
 Sequences = Sequence[Sequence[int]]  # for every user, items in time order, none twice
@@ -96,12 +96,20 @@ def gains(ranks: np.ndarray, cuts: Sequence[int] = (1, 5, 10)) -> dict[str, np.n
     return found
 
 
-def with_interval(values: np.ndarray, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
+def with_interval(
+    values: np.ndarray,
+    samples: int = 1000,
+    seed: int = 0,
+    bounds: tuple[float, float] = (0, 1),
+) -> dict[str, Any]:
     """Mean of values (U,) or (seeds, U) with a 95 % bootstrap interval over users, and n = U.
 
-    Seeds see the same users, so they are averaged user by user first.
+    Seeds see the same users, so they are averaged user by user first. Zeros alone have the interval
+    of `rule_of_three`, for values within the `bounds`.
     """
     user = np.atleast_2d(values).mean(0)
     means = bootstrap_means(np.arange(len(user)), user[:, None], samples, seed)[:, 0]
     low, high = np.quantile(means, [0.025, 0.975])
+    if not user.any():
+        low, high = rule_of_three(0, len(user), *bounds)
     return {"value": float(user.mean()), "low": float(low), "high": float(high), "n": len(user)}

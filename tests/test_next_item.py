@@ -23,6 +23,8 @@ def test_intervals_are_over_users():
     cell = next_item.with_interval(np.tile([[0.0, 1.0]], (5, 50)))
     assert cell["n"] == 100 and cell["value"] == 0.5
     assert 0.35 < cell["low"] < 0.45 < 0.55 < cell["high"] < 0.65  # five seeds are no more users
+    none = next_item.with_interval(np.zeros((3, 60)), bounds=(-1, 1))
+    assert (none["low"], none["high"]) == (-3 / 60, 3 / 60)  # no hit of 60 does not exclude one
 
 
 def test_what_followed_the_last_item():

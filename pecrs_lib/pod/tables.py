@@ -193,7 +193,7 @@ def paired(record: Record, metric: str = "NDCG@10") -> pd.DataFrame:
             gains(ranks_of([run[form]["removed"] for run in runs]))[metric]
             for form in ("ids only", "template")
         )
-        cell = with_interval(bare - full)
+        cell = with_interval(bare - full, bounds=(-1, 1))
         tokens = {form: np.mean([run[form]["tokens"] for run in runs]) for form in FORMS}
         fewer = 100 * (1 - tokens["ids only"] / tokens["template"])
         row = {"data": name, "K": K, "seeds": len(runs), "fewer tokens (%)": round(fewer, 1)}
