@@ -24,6 +24,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,10 +81,23 @@ STOP = set(
     ]
 )
 SPOKEN = re.compile("|".join(SPEAKER.values()))
-SIZES = {"tiny": dict(n_embd=128, n_head=4), "small": dict(n_embd=256, n_head=4)}
-LAYERS = {"general": {"tiny": 4, "small": 6}, "dialogue": {"tiny": 4, "small": 3}}
-STEPS = {"general": {"tiny": 2500, "small": 1600}, "dialogue": {"tiny": 1600, "small": 1200}}
-RATE = {"general": {"tiny": 4e-3, "small": 2e-3}, "dialogue": {"tiny": 2e-3, "small": 1.5e-3}}
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": dict(n_embd=128, n_head=4),
+    "small": dict(n_embd=256, n_head=4),
+    "base": dict(n_embd=320, n_head=5, bfloat16=True),
+}
+LAYERS = {
+    "general": {"tiny": 4, "small": 6, "base": 6},
+    "dialogue": {"tiny": 4, "small": 3, "base": 6},
+}
+STEPS = {
+    "general": {"tiny": 2500, "small": 1600, "base": 5000},
+    "dialogue": {"tiny": 1600, "small": 1200, "base": 2500},
+}
+RATE = {
+    "general": {"tiny": 4e-3, "small": 2e-3, "base": 1.5e-3},
+    "dialogue": {"tiny": 2e-3, "small": 1.5e-3, "base": 1e-3},
+}
 
 
 def films(path: Path) -> Iterator[str]:

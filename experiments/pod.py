@@ -53,12 +53,12 @@ from pecrs_lib.reproduction.runs import machine, write_run
 RESULT = Path(__file__).resolve().parents[1] / "data" / "results" / "pod.json"
 AMAZON = ("sports", "beauty", "toys")
 BASE = PODConfig()
-# name -> what differs; ids are clusters unless the name says otherwise
+# name -> what differs; ids are random unless the name says otherwise
 VARIANTS: dict[str, dict[str, Any]] = {
     "K = 3": {},
     "K = 0": {"prompts": 0},
     "templates only": {"bare": 0.0},
-    "random ids": {},
+    "clusters": {},
     "K = 10": {"prompts": 10},
     "K = 1": {"prompts": 1},
 }
@@ -150,8 +150,9 @@ def prepared(
     return Vocabulary(codes, len(data.test), all_texts() + words_of(sentences), config.words)
 
 
-def clusters(data: LeaveOneOut) -> np.ndarray:
-    return item_ids.cluster_ids(data.train.users, len(data.train), np.random.default_rng(0))
+def codes_of(data: LeaveOneOut) -> np.ndarray:
+    """The ids in use: random ones."""
+    return item_ids.random_ids(len(data.train), np.random.default_rng(0))
 
 
 def step_seconds(model: POD, batch: Batch) -> float:
@@ -161,7 +162,7 @@ def step_seconds(model: POD, batch: Batch) -> float:
 def measure_lengths() -> None:
     """Tokens, padding and CPU seconds of a training step, template against bare, on MiniReel."""
     data, sentences = minireel_data()
-    vocabulary = prepared(data, sentences.train, clusters(data), BASE)
+    vocabulary = prepared(data, sentences.train, codes_of(data), BASE)
     rows, padding = [], []
     for K in (0, 1, 3, 10):
         for form, bare in {"template": 0.0, "ids only": 1.0}.items():
@@ -364,13 +365,13 @@ def tune(model: POD, data: LeaveOneOut, vocabulary: Vocabulary, seed: int) -> di
 
 def train_all(seeds: Sequence[int], only: Sequence[str]) -> None:
     data, sentences = minireel_data()
-    fair = {"clusters": clusters(data)}
-    fair["random"] = item_ids.random_ids(len(data.train), np.random.default_rng(0))
+    users, n = data.train.users, len(data.train)
+    random, clusters = codes_of(data), item_ids.cluster_ids(users, n, np.random.default_rng(0))
     runs = load().get("runs", [])
     done = {(run["variant"], run["seed"]) for run in runs}
     wanted = [(v, s) for v in only or VARIANTS for s in seeds if (v, s) not in done]
     for variant, seed in tqdm(wanted):
-        codes = fair["random" if variant == "random ids" else "clusters"]
+        codes = clusters if variant == "clusters" else random
         runs.append(run_one(variant, seed, data, sentences, codes))
         save("runs", runs)
 
@@ -392,7 +393,7 @@ def train_movielens(folder: Path, seeds: Sequence[int]) -> None:
         for name, of in scores.items()
         for lists in [next_item.best_items(of, longest)]
     }
-    codes = clusters(data)
+    codes = codes_of(data)
     for seed in tqdm([s for s in seeds if s not in [run["seed"] for run in record["runs"]]]):
         config = replace(BASE, seed=seed, batch=64, steps=1200, learning_rate=2e-3)
         vocabulary = prepared(data, [], codes, config)

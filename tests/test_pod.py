@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -107,41 +107,69 @@ def test_the_rule_is_what_it_says(last):
         leak.rule_ranks([(1, 2), (3,)], numbers)
 
 
-def rule_is_at_chance(data, last):
-    """Chance is the rule on random numbers; the leaky numbering shows that the test can fail."""
-    train, n = data.train.users, len(data.train)
-    whole = [(*items, v, t) for items, v, t in zip(train, data.valid, data.test, strict=True)]
-
-    def hit(numbers):
-        return next_item.gains(leak.rule_ranks(whole, numbers, last=last))["HR@10"].mean()
-
-    rngs = [np.random.default_rng(seed) for seed in range(32)]
-    chance = [hit(rng.permutation(n)) for rng in rngs]
-    used = [
-        hit(item_ids.numbers_of(item_ids.cluster_ids(train, n, np.random.default_rng(seed))))
-        for seed in range(8)
-    ]
-    off = np.hypot(np.std(chance) / len(chance) ** 0.5, np.std(used) / len(used) ** 0.5)
-    assert used[0] <= max(chance)  # the ids of the chapter and of `experiments.pod`
-    assert np.mean(used) - np.mean(chance) < 3 * off
-    assert hit(item_ids.appearance_numbers(whole, n)) > max(chance)
+RULES = list(product("CF", (False, True)))  # how an id is read as a number, and where it starts
 
 
-@pytest.mark.parametrize("last", [False, True])
-def test_the_rule_is_at_chance_on_the_ids_in_use(last):
-    rule_is_at_chance(minireel_data()[0], last)
+def rule_on(data):
+    """A function of numbers and where the rule starts: HR@10 on the test items of `data`."""
+    triples = zip(data.train.users, data.valid, data.test, strict=True)
+    whole = [(*items, v, t) for items, v, t in triples]
+    return whole, lambda numbers, last: next_item.gains(leak.rule_ranks(whole, numbers, last=last))[
+        "HR@10"
+    ].mean()
 
 
-@pytest.mark.parametrize("last", [False, True])
-def test_the_rule_is_at_chance_on_ids_of_movielens(shared_data, last):
+def rule_is_at_chance(data):
+    """Chance is a random order of the items; the leaky numbering shows that the test can fail."""
+    n, (whole, hit) = len(data.train), rule_on(data)
+    leaky = item_ids.appearance_numbers(whole, n)
+    for order, last in RULES:
+        rngs = [np.random.default_rng(seed) for seed in range(32)]
+        chance = [hit(rng.permutation(n), last) for rng in rngs]
+        ids = [item_ids.random_ids(n, np.random.default_rng(seed)) for seed in range(32)]
+        used = [hit(item_ids.numbers_of(codes, order), last) for codes in ids]
+        off = np.hypot(np.std(chance), np.std(used)) / len(used) ** 0.5
+        assert used[0] <= max(chance)  # the ids of the chapter and of `experiments.pod`
+        assert np.mean(used) - np.mean(chance) < 3 * off
+        assert hit(leaky, last) > max(chance)
+
+
+def test_the_rule_is_at_chance_on_the_ids_in_use():
+    rule_is_at_chance(minireel_data()[0])
+
+
+def test_the_rule_is_at_chance_on_ids_of_movielens(shared_data):
     films = read_movielens(shared_data / "interactions" / "ml-100k").at_least(3)
-    rule_is_at_chance(leave_one_out(films), last)
+    rule_is_at_chance(leave_one_out(films))
+
+
+def test_within_a_cluster_the_rule_finds_what_goes_together():
+    data = minireel_data()[0]
+    n, (_, hit) = len(data.train), rule_on(data)
+    rngs = [np.random.default_rng(seed) for seed in range(8)]
+    ids = [item_ids.cluster_ids(data.train.users, n, rng) for rng in rngs]
+    within, across = (
+        np.mean([hit(item_ids.numbers_of(codes, order), True) for codes in ids]) for order in "CF"
+    )
+    chance = 10 / n
+    assert across < 1.2 * chance and within > 2 * chance
 
 
 def test_a_number_has_the_symbols_of_an_id_as_digits():
     codes = np.array([[0, 0], [2, 0], [1, 3], [2, 1]])
-    assert item_ids.numbers_of(codes).tolist() == [0, 2, 10, 5]
+    assert item_ids.numbers_of(codes).tolist() == [0, 8, 7, 9]
+    assert item_ids.numbers_of(codes, "F").tolist() == [0, 2, 10, 5]
     assert item_ids.numbers_of(np.array([[3], [1]])).tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("n", "length", "base"), [(1, 2, 1), (600, 2, 25), (626, 2, 26), (9, 3, 3)]
+)
+def test_random_ids_are_digits_of_a_random_order(n, length, base):
+    codes = item_ids.random_ids(n, np.random.default_rng(0), length)
+    assert codes.shape == (n, length) and codes.max() < base
+    numbers = codes @ base ** np.arange(length)[::-1]
+    assert (numbers == np.random.default_rng(0).permutation(n)).all()
 
 
 @pytest.mark.parametrize("name", ["beauty", "toys", "sports"])

@@ -43,6 +43,20 @@ def seconds_table(record: Record) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def inside_table(records: Mapping[str, Record]) -> pd.DataFrame:
+    """What a step of training takes, in multiples of its floor: a row per dtype.
+
+    Columns: torch's matrix products, its attention, everything else, and all of it.
+    """
+    rows = {}
+    for name, record in records.items():
+        of = record["inside"]
+        took = {"products": of["products"], "attention": of["attention"]}
+        took |= {"the rest": of["seconds"] - sum(took.values()), "all": of["seconds"]}
+        rows[name] = {kind: seconds / of["floor"] for kind, seconds in took.items()}
+    return pd.DataFrame(rows).T
+
+
 def check_table(record: Record) -> pd.DataFrame:
     """`measured_costs.measured_rows` as a table, with `factor`, predicted over measured seconds."""
     table = pd.DataFrame(measured_rows(record))

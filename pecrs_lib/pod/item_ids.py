@@ -1,30 +1,29 @@
 """Items as short sequences of symbols, which a language model can write.
 
 Comes after `data.interactions`, before `vocabulary`. An id scheme is an (N, L) table of codes, a
-row per item, all rows different. Two schemes know nothing of the future: random numbers, and
-clusters of the *training* sequences. The third, numbers in order of first appearance, is that of P5
-and POD, and is here to show what it gives away (`leak`).
+row per item, all rows different. Two schemes know nothing of the future: random digits, which know
+nothing at all, and clusters of the *training* sequences. The third, numbers in order of first
+appearance, is that of P5 and POD, and is here to show what it gives away (`leak`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 
 Sequences = Sequence[Sequence[int]]
 
 
-def digits(numbers: np.ndarray, largest: int) -> np.ndarray:
-    """(N,) numbers -> (N, L) decimal digits, as many as `largest` has."""
-    powers = 10 ** np.arange(len(str(largest)))[::-1]
-    return numbers[:, None] // powers % 10
+def random_ids(n: int, rng: np.random.Generator, length: int = 2) -> np.ndarray:
+    """(N, length) digits of a random order of the items: leak-free, and without meaning.
 
-
-def random_ids(n: int, rng: np.random.Generator) -> np.ndarray:
-    """(N, L) digits of a random order of the items: leak-free, and without meaning."""
-    return digits(rng.permutation(n), n - 1)
+    The base is the smallest in which `length` digits tell n items apart.
+    """
+    base = next(b for b in range(1, n + 1) if b**length >= n)
+    return np.stack(np.unravel_index(rng.permutation(n), (base,) * length), 1)
 
 
 def appearance_numbers(sequences: Sequences, n: int) -> np.ndarray:
@@ -44,7 +43,7 @@ def cluster_ids(train: Sequences, n: int, rng: np.random.Generator, size: int = 
 
     Items are halved along the first principal direction of their users, again and again. Items
     that nobody takes in `train` fall together. Which number a cluster and a place in it have is
-    random: the order of the numbers tells nothing.
+    random. That two items share a cluster tells who takes what together, in `train`.
 
     Args:
         train: training sequences only; anything else would leak.
@@ -64,13 +63,13 @@ def cluster_ids(train: Sequences, n: int, rng: np.random.Generator, size: int = 
     return codes
 
 
-def numbers_of(codes: np.ndarray) -> np.ndarray:
-    """(N, L) codes -> (N,) one number per item, its digits the symbols of the id, lowest first.
+def numbers_of(codes: np.ndarray, order: Literal["C", "F"] = "C") -> np.ndarray:
+    """(N, L) codes -> (N,) one number per item, its digits the symbols of the id.
 
-    Of `cluster_ids`, plus 1 is then the same place in another cluster. (Highest digit first, it is
-    a place in the same cluster: what users of `train` took together, which the ids are to tell.)
+    Args:
+        order: "C": the first symbol is the highest digit, as numbers are read; "F": the lowest.
     """
-    return codes @ np.cumprod([1, *codes.max(0)[:-1] + 1])
+    return np.ravel_multi_index(tuple(codes.T), tuple(codes.max(0) + 1), order=order)
 
 
 def _halves(vector: np.ndarray, group: np.ndarray, size: int) -> list[np.ndarray]:

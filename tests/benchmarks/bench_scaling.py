@@ -1,6 +1,7 @@
 """Where the time goes at the shape of GPT-2 small, beside floors from first principles.
 
     python -m tests.benchmarks.bench_scaling --inspired FOLDER [--dtype bfloat16] [--json FILE]
+        [--inside]
 
 Random weights, real INSPIRED dialogues; every number is the median of `--repeat` runs with the
 quartiles beside it, and its floor is what the matrix products (for replies: reading the weights)
@@ -10,7 +11,10 @@ would take at the rate measured in the same run (`floors`):
 - **encode**: item texts, sorted by length, adapters off, no LM head;
 - **rank**: retrieving and re-ranking over M and over contexts, among 5,000 vectors drawn at random;
   beside it what the tokens of the candidates alone would take;
-- **write**: replies, one alone and several in a batch.
+- **write**: replies, one alone and several in a batch;
+- **inside**: what of a training step is spent in torch's matrix products and in its attention.
+
+`--inside` measures that part alone and keeps what the file holds of the others.
 """
 
 from __future__ import annotations
@@ -57,6 +61,13 @@ NEGATIVES = (16, 64, 150, 300)  # for one dialogue; then (dialogues, at once) fo
 BATCHES = ((2, 1), (8, 1), (2, None))
 CANDIDATES, CONTEXTS = (50, 100, 200, 700, 1400, 5000), (1, 8)
 REPLIES, REPLY_TOKENS = (1, 8, 32), 32
+KERNELS = {
+    "products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::addmv_"),
+    "attention": (
+        "aten::_scaled_dot_product_flash_attention_for_cpu",
+        "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+    ),
+}
 
 
 def asked(windows: Sequence[Window], texts: Sequence[Sequence[int]]) -> dict[str, float]:
@@ -118,6 +129,34 @@ def train(
         print("train", rows[-1], flush=True)
     model.eval()
     return rows
+
+
+def inside(
+    model: PECRS, windows: Sequence[Window], features: ItemFeatures, repeat: int
+) -> dict[str, Any]:
+    """Seconds of a step with one dialogue and M_train 150, and those spent in `KERNELS`.
+
+    The rate of a plain product is measured anew beside them.
+    """
+    rate, cost = gemm_rate(model.backbone.dtype), Cost(model)
+    config = model.config.with_(negatives=150, retrieval_negatives=150)
+    model.train()
+    one_step = stepper(model, features)
+    one_step(windows[:1], config, 0)  # warm up
+    cost.reset()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        start = time.perf_counter()
+        for k in range(1, repeat + 1):
+            one_step([windows[k % len(windows)]], config, k)
+        seconds = time.perf_counter() - start
+    model.eval()
+    spent = {event.key: event.self_cpu_time_total / 1e6 for event in profiled.key_averages()}
+    found = {"seconds": seconds / repeat, "floor": cost.flop / rate / repeat} | {
+        kind: sum(spent.get(name, 0.0) for name in names) / repeat
+        for kind, names in KERNELS.items()
+    }
+    print("inside", found, flush=True)
+    return found | {"gemm_gflops": rate / 1e9, "n": repeat}
 
 
 def encode(model: PECRS, catalogue: Catalogue, repeat: int, rate: float) -> dict[str, Any]:
@@ -198,6 +237,7 @@ def main() -> None:
     parser.add_argument("--inspired", type=Path, required=True, help="folder of the INSPIRED data")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--inside", action="store_true", help="this part alone; the others stay")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.manual_seed(0)
@@ -218,14 +258,17 @@ def main() -> None:
     offset = torch.tensor([0, *map(len, texts)]).cumsum(0)
     features = ItemFeatures(torch.randn(int(offset[-1]), model.backbone.dim).half(), offset)
     calibrate(model, windows, features)
+    if args.inside and args.json:
+        report = json.loads(args.json.read_text(encoding="utf-8"))
     parts: dict[str, Callable[[], Any]] = {
         "write": lambda: write(model, windows, args.repeat, rate, bytes_per_second),
         "encode": lambda: encode(model, catalogue, args.repeat, rate),
         "train": lambda: train(model, windows, features, args.repeat, rate),
         "rank": lambda: ranked(model, windows, args.repeat, rate),
+        "inside": lambda: inside(model, windows, features, args.repeat),
     }
-    for name, part in parts.items():
-        report[name] = part()
+    for name in ["inside"] if args.inside else parts:
+        report[name] = parts[name]()
         if args.json:
             args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
