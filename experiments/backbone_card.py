@@ -5,7 +5,7 @@
 Perplexity per token on held-out dialogues, beside an interpolated 5-gram model (Witten-Bell) of
 the same text and beside the same network untrained. `--probe` trains PECRS on the backbone and on
 random weights of its shape, with equal steps, and compares recall. Everything goes to
-`data/results/backbone.json` and into the tables of the model card.
+`data/results/backbone-NAME.json` and into the tables of the model card.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from pecrs_lib.reproduction.runs import machine
 from pecrs_lib.training import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "data" / "results" / "backbone.json"
 FILMS = (
     "Toy Story", "Alien", "Die Hard", "The Notebook", "Halloween", "Saving Private Ryan",
 )  # fmt: skip
@@ -48,6 +47,11 @@ OPENINGS = (
     "User: I love Adam Sandler.<|endoftext|>System:",
     "User: What is it about?<|endoftext|>System: It's about",
 )
+
+
+def record_of(name: str) -> Path:
+    """The result file of a bundled backbone."""
+    return ROOT / "data" / "results" / f"backbone-{name}.json"
 
 
 def five_gram(train: np.ndarray, test: np.ndarray, vocabulary: int, n: int = 5) -> float:
@@ -199,7 +203,8 @@ def main() -> None:
         out = model.generate(**ids, max_new_tokens=30, do_sample=False, repetition_penalty=1.2,
                              pad_token_id=tokenizer.eos_token_id)  # fmt: skip
         said.append(tokenizer.decode(out[0]).replace("<|endoftext|>", " ⏎ "))
-    found = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    path = record_of(args.name)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     found |= machine() | {
         "name": args.name, "perplexity": perplexity, "neighbours": neighbours(args.name),
         "continuations": said,
@@ -208,7 +213,7 @@ def main() -> None:
         config = CONFIG.with_(epochs=args.epochs, candidates=50)
         found["probe_settings"] = config.to_dict()
         found["probe"] = probe(folder, args.data, config, args.seeds)
-    RESULT.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     card(folder / "README.md", found)
 
 

@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,10 @@ def prepared(
 def codes_of(data: LeaveOneOut) -> np.ndarray:
     """The ids in use: random ones."""
     return item_ids.random_ids(len(data.train), np.random.default_rng(0))
+
+
+def clusters_of(data: LeaveOneOut) -> np.ndarray:
+    return item_ids.cluster_ids(data.train.users, len(data.train), np.random.default_rng(0))
 
 
 def step_seconds(model: POD, batch: Batch) -> float:
@@ -365,8 +370,7 @@ def tune(model: POD, data: LeaveOneOut, vocabulary: Vocabulary, seed: int) -> di
 
 def train_all(seeds: Sequence[int], only: Sequence[str]) -> None:
     data, sentences = minireel_data()
-    users, n = data.train.users, len(data.train)
-    random, clusters = codes_of(data), item_ids.cluster_ids(users, n, np.random.default_rng(0))
+    random, clusters = codes_of(data), clusters_of(data)
     runs = load().get("runs", [])
     done = {(run["variant"], run["seed"]) for run in runs}
     wanted = [(v, s) for v in only or VARIANTS for s in seeds if (v, s) not in done]
@@ -377,7 +381,10 @@ def train_all(seeds: Sequence[int], only: Sequence[str]) -> None:
 
 
 def train_movielens(folder: Path, seeds: Sequence[int]) -> None:
-    """The first two tasks on MovieLens-100K, with more and slower steps: more can be learned."""
+    """The first two tasks on MovieLens-100K, with more and slower steps: more can be learned.
+
+    With random ids and with clusters.
+    """
     data = leave_one_out(read_movielens(folder).at_least(3))
     n, users = len(data.train), data.train.users
     past, target = samples.seen_items(data, test=True), np.array(data.test)
@@ -393,13 +400,14 @@ def train_movielens(folder: Path, seeds: Sequence[int]) -> None:
         for name, of in scores.items()
         for lists in [next_item.best_items(of, longest)]
     }
-    codes = codes_of(data)
-    for seed in tqdm([s for s in seeds if s not in [run["seed"] for run in record["runs"]]]):
+    schemes = {"K = 3": codes_of(data), "clusters": clusters_of(data)}
+    done = {(run["variant"], run["seed"]) for run in record["runs"]}
+    for name, seed in tqdm([x for x in product(schemes, seeds) if x not in done]):
         config = replace(BASE, seed=seed, batch=64, steps=1200, learning_rate=2e-3)
-        vocabulary = prepared(data, [], codes, config)
+        vocabulary = prepared(data, [], schemes[name], config)
         model = POD(config, len(vocabulary))
         _, seconds = cpu(lambda m=model, v=vocabulary: train(m, data.train, [], v))
-        run: dict[str, Any] = {"seed": seed, "config": asdict(config)}
+        run: dict[str, Any] = {"variant": name, "seed": seed, "config": asdict(config)}
         run["seconds per step"] = seconds / config.steps
         asked = samples.held_out(samples.SEQUENTIAL, data, config, test=True)
         run["nll"] = other_prompts(model, asked, vocabulary)

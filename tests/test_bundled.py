@@ -22,7 +22,7 @@ from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.pretrain import dialogue_text
 
-BACKBONE = bundled("backbone/reel-small")
+BACKBONES = [bundled(f"backbone/{name}") for name in ("reel-small", "reel-base")]
 CHECKPOINT = bundled("checkpoints/minireel")
 INSPIRED = bundled("checkpoints/inspired")
 
@@ -35,14 +35,20 @@ def shipped():
     return model, catalogue, splits, item_vectors(model, catalogue)
 
 
-def test_the_backbone_is_a_causal_lm_like_any_other():
-    model = AutoModelForCausalLM.from_pretrained(BACKBONE)
+each_backbone = pytest.mark.parametrize("folder", BACKBONES, ids=lambda folder: folder.name)
+
+
+@each_backbone
+def test_the_backbone_is_a_causal_lm_like_any_other(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.dtype == torch.float16
-    ids = AutoTokenizer.from_pretrained(BACKBONE)("User: I love", return_tensors="pt")["input_ids"]
+    ids = AutoTokenizer.from_pretrained(folder)("User: I love", return_tensors="pt")["input_ids"]
     assert model.float()(ids).logits.shape == (1, ids.shape[1], model.config.vocab_size)
-    size = sum(path.stat().st_size for path in BACKBONE.iterdir())
-    assert size < 40e6
     assert TINY.window <= model.config.n_positions
+
+
+def test_the_backbones_are_small():
+    assert sum(path.stat().st_size for folder in BACKBONES for path in folder.iterdir()) < 40e6
 
 
 @pytest.mark.parametrize("folder", [CHECKPOINT, INSPIRED], ids=lambda folder: folder.name)
@@ -83,10 +89,24 @@ def test_it_answers(shipped):
     assert len(reply.text.split()) > 1 and len(reply.ranked) > 3
 
 
-def test_the_model_card_shows_the_result_file(tmp_path):
-    shutil.copy(BACKBONE / "README.md", tmp_path)
-    backbone_card.card(tmp_path / "README.md", json.loads(backbone_card.RESULT.read_text()))
-    assert (tmp_path / "README.md").read_text() == (BACKBONE / "README.md").read_text()
+@each_backbone
+def test_the_model_card_shows_the_result_file(folder, tmp_path):
+    shutil.copy(folder / "README.md", tmp_path)
+    found = json.loads(backbone_card.record_of(folder.name).read_text())
+    backbone_card.card(tmp_path / "README.md", found)
+    assert (tmp_path / "README.md").read_text() == (folder / "README.md").read_text()
+
+
+@each_backbone
+def test_pretraining_pays(folder):
+    """Perplexity below a 5-gram's; in the probe, recall above that on random weights."""
+    found = json.loads(backbone_card.record_of(folder.name).read_text())
+    own, counts, untrained = found["perplexity"].values()
+    assert all(own[name] < counts[name] < untrained[name] for name in own)
+    rows = [row for row in found["probe"] if row["targets"] == "all"]
+    for data in ("MiniReel valid", "INSPIRED dev"):
+        known, random = (row["R@10"] for row in rows if row["data"] == data)
+        assert known["low"] > random["high"]
 
 
 def test_leaked_finds_a_copied_dialogue_and_lets_chance_pass():

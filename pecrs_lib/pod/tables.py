@@ -63,14 +63,14 @@ def systems_table(baselines: Sequence[Record], runs: Sequence[Record]) -> pd.Dat
 
     Args:
         baselines: ``system``, ``kept`` and ``removed``, a row per seed.
-        runs: of POD, with the same for every form.
+        runs: of POD, with ``variant`` and the same for every form.
     """
     rows: dict[str, list[Record]] = {}
     for row in baselines:
         rows.setdefault(row["system"], []).append(row)
     for run in runs:
         for form in FORMS:
-            name = f"POD, K = {run['config']['prompts']}, {form}"
+            name = f"POD, {run['variant']}, {form}"
             rows.setdefault(name, []).append(run[form])
     table = {
         (name, how): {"seeds": len(of), **shown_cells(column(of, how))}
@@ -90,7 +90,7 @@ def column(rows: Sequence[Record], name: str) -> list[Any]:
 
 
 def by_variant(record: Record) -> dict[str, list[Record]]:
-    """The runs on MiniReel, those that differ in their seed together."""
+    """Runs by what they are, those that differ in their seed alone together."""
     found: dict[str, list[Record]] = {}
     for run in record["runs"]:
         found.setdefault(run["variant"], []).append(run)
@@ -103,7 +103,7 @@ def minireel_table(record: Record) -> pd.DataFrame:
 
 
 def variants_table(record: Record) -> pd.DataFrame:
-    """Every variant, seen items removed: ids that are random, training without bare prompts, K."""
+    """Every variant, seen items removed: ids that are clusters, no bare prompts in training, K."""
     return pd.DataFrame(
         {
             (name, form): {
@@ -186,7 +186,7 @@ def paired(record: Record, metric: str = "NDCG@10") -> pd.DataFrame:
             r for r in grid_runs(record) if r["config"]["prompts"] == run["config"]["prompts"]
         ]
         for run in grid_runs(record)
-    } | {("MovieLens-100K", 3): record["movielens"]["runs"]}
+    } | {("MovieLens-100K", 3): by_variant(record["movielens"])["K = 3"]}
     rows = []
     for (name, K), runs in groups.items():
         bare, full = (
