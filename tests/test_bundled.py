@@ -22,7 +22,7 @@ from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
 from pecrs_lib.pretrain import dialogue_text
 
-BACKBONES = [bundled(f"backbone/{name}") for name in ("reel-small", "reel-base")]
+BACKBONES = sorted(bundled("backbone").iterdir())
 CHECKPOINT = bundled("checkpoints/minireel")
 INSPIRED = bundled("checkpoints/inspired")
 
