@@ -92,7 +92,7 @@ LAYERS = {
 }
 STEPS = {
     "general": {"tiny": 2500, "small": 1600, "base": 5000},
-    "dialogue": {"tiny": 1600, "small": 1200, "base": 2500},
+    "dialogue": {"tiny": 1600, "small": 1200, "base": 2400},
 }
 RATE = {
     "general": {"tiny": 4e-3, "small": 2e-3, "base": 1.5e-3},

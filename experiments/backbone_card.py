@@ -136,9 +136,26 @@ def probe(folder: Path, data: Path, config: Config, seeds: int) -> list[dict[str
     return rows
 
 
+def stages(folder: Path) -> dict[str, dict[str, float]]:
+    """Steps, tokens read and wall seconds of the two stages, from their records."""
+    found = {}
+    for stage in ("general", "dialogue"):
+        record = json.loads((folder / f"{stage}.json").read_text(encoding="utf-8"))
+        last = record["curve"][-1]
+        found[stage] = {key: last[key] for key in ("step", "tokens", "seconds")}
+        found[stage]["text"] = record["train_tokens"]
+    return found
+
+
 def tables(found: dict[str, Any]) -> dict[str, list[str]]:
     names = list(next(iter(found["perplexity"].values())))
-    rows = {"perplexity": [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]}
+    rows = {"stages": ["| stage | steps | tokens read | tokens of the text | hours |",
+                       "|---|---|---|---|---|"]}  # fmt: skip
+    for stage, of in found.get("stages", {}).items():
+        read, text = (f"{of[key] / 1e6:.1f} M" for key in ("tokens", "text"))
+        hours = of["seconds"] / 3600
+        rows["stages"].append(f"| {stage} | {of['step']:,} | {read} | {text} | {hours:.1f} |")
+    rows |= {"perplexity": [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]}
     for system, values in found["perplexity"].items():
         rows["perplexity"].append(
             f"| {system} | {' | '.join(f'{v:.1f}' for v in values.values())} |"
@@ -207,7 +224,7 @@ def main() -> None:
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     found |= machine() | {
         "name": args.name, "perplexity": perplexity, "neighbours": neighbours(args.name),
-        "continuations": said,
+        "continuations": said, "stages": stages(folder),
     }  # fmt: skip
     if args.probe:
         config = CONFIG.with_(epochs=args.epochs, candidates=50)

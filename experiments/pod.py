@@ -47,7 +47,7 @@ from pecrs_lib.pod.model import POD
 from pecrs_lib.pod.prompt_tuning import tuned
 from pecrs_lib.pod.prompts import BARE, TASKS, TEMPLATES, Sample, all_texts
 from pecrs_lib.pod.recommending import Trie, answers, ask, in_parts, ranked_items
-from pecrs_lib.pod.training import train, training_batch
+from pecrs_lib.pod.training import tasks_of, train, training_batch
 from pecrs_lib.pod.vocabulary import Vocabulary
 from pecrs_lib.reproduction.runs import machine, write_run
 
@@ -300,12 +300,16 @@ def nll(model: POD, asked: Sequence[Sample], vocabulary: Vocabulary) -> float:
     return float(np.mean([model(ask(p, vocabulary)).item() for p in in_parts(asked, 107)]))
 
 
-def other_prompts(model: POD, asked: Sequence[Sample], vocabulary: Vocabulary) -> dict[str, float]:
-    """Loss of bare prompts with the task's vectors, with zeros, and with those of the next task."""
+def other_prompts(
+    model: POD, asked: Sequence[Sample], vocabulary: Vocabulary, tasks: Sequence[int]
+) -> dict[str, float]:
+    """Loss of sequential questions with their vectors, with zeros, with those of other `tasks`."""
     own = model.prompt.data.clone()
+    vectors = {"own": own, "zeros": own * 0}
+    vectors |= {TASKS[t]: own.roll(-t, 0) for t in tasks if t != samples.SEQUENTIAL}
     found = {}
-    for name, vectors in {"own": own, "zeros": own * 0, "swapped": own.roll(1, 0)}.items():
-        model.prompt.data = vectors
+    for name, prompt in vectors.items():
+        model.prompt.data = prompt
         found[name] = nll(model, asked, vocabulary)
     model.prompt.data = own
     return found
@@ -321,7 +325,8 @@ def run_one(
     asked = [samples.held_out(task, data, config, test=True) for task in (0, 1)]
     found: dict[str, Any] = {"variant": name, "seed": seed, "config": asdict(config)}
     found["seconds per step"] = seconds / config.steps
-    found["nll"] = other_prompts(model, asked[0], vocabulary)
+    tasks = tasks_of(sentences.train)
+    found["nll"] = other_prompts(model, asked[0], vocabulary, tasks)
     forms = {"ids only": BARE, "template": TEMPLATES["sequential"][0]}
     for form, template in forms.items():
         found[form] = sequential(model, data, vocabulary, template)
@@ -410,7 +415,7 @@ def train_movielens(folder: Path, seeds: Sequence[int]) -> None:
         run: dict[str, Any] = {"variant": name, "seed": seed, "config": asdict(config)}
         run["seconds per step"] = seconds / config.steps
         asked = samples.held_out(samples.SEQUENTIAL, data, config, test=True)
-        run["nll"] = other_prompts(model, asked, vocabulary)
+        run["nll"] = other_prompts(model, asked, vocabulary, tasks_of([]))
         forms = {"ids only": BARE, "template": TEMPLATES["sequential"][0]}
         for form, template in forms.items():
             run[form] = sequential(model, data, vocabulary, template)

@@ -70,7 +70,7 @@ class Backbone(nn.Module):
 
         Args:
             name: anything `AutoModelForCausalLM.from_pretrained` takes, or the name of a model
-                that comes with the package ("reel-small").
+                that comes with the package ("reel-small", "reel-base").
             dtype: of the frozen weights; adapters stay float32.
             adapter: folder written by `save`, instead of fresh adapters.
             fingerprint: of the weights the adapters belong to; checked when given.

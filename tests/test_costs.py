@@ -40,6 +40,7 @@ from pecrs_lib.figures.scaling_figures import (
     devices_table,
     estimate_figure,
     growth_table,
+    inside_table,
     latency_figure,
     official_figure,
     official_table,
@@ -296,6 +297,11 @@ def test_pictures():
     assert sizes["encoding (h)"].iloc[1] == pytest.approx(10 * sizes["encoding (h)"].iloc[0])
     assert list(growth_table(SHAPES).index) == list(SHAPES)
     assert (seconds_table(record)["floor"] < seconds_table(record)["seconds"]).all()
+    inside = inside_table(RECORDS)
+    floors = [
+        record["inside"]["seconds"] / record["inside"]["floor"] for record in RECORDS.values()
+    ]
+    assert inside.filter(like="floors").sum(axis=1).tolist() == pytest.approx(floors)
     with pytest.raises(ValueError, match="M = 7 was not measured, but"):
         latency_figure(record, large, M=7)
 

@@ -44,16 +44,18 @@ def seconds_table(record: Record) -> pd.DataFrame:
 
 
 def inside_table(records: Mapping[str, Record]) -> pd.DataFrame:
-    """What a step of training takes, in multiples of its floor: a row per dtype.
+    """What a step of training (one dialogue, M_train 150, profiled) takes: a row per dtype.
 
-    Columns: torch's matrix products, its attention, everything else, and all of it.
+    Columns: torch's matrix products, its attention and everything else, in multiples of the step's
+    floor at the rate measured beside it; then all of it in seconds.
     """
     rows = {}
     for name, record in records.items():
         of = record["inside"]
-        took = {"products": of["products"], "attention": of["attention"]}
-        took |= {"the rest": of["seconds"] - sum(took.values()), "all": of["seconds"]}
-        rows[name] = {kind: seconds / of["floor"] for kind, seconds in took.items()}
+        took = {kind: of[kind] for kind in ("products", "attention")}
+        took["the rest"] = of["seconds"] - sum(took.values())
+        floors = {f"{kind}, in floors": seconds / of["floor"] for kind, seconds in took.items()}
+        rows[name] = floors | {"seconds a step": of["seconds"]}
     return pd.DataFrame(rows).T
 
 

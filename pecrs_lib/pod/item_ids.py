@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Literal
 
 import numpy as np
 
@@ -63,13 +62,9 @@ def cluster_ids(train: Sequences, n: int, rng: np.random.Generator, size: int = 
     return codes
 
 
-def numbers_of(codes: np.ndarray, order: Literal["C", "F"] = "C") -> np.ndarray:
-    """(N, L) codes -> (N,) one number per item, its digits the symbols of the id.
-
-    Args:
-        order: "C": the first symbol is the highest digit, as numbers are read; "F": the lowest.
-    """
-    return np.ravel_multi_index(tuple(codes.T), tuple(codes.max(0) + 1), order=order)
+def numbers_of(codes: np.ndarray) -> np.ndarray:
+    """(N, L) codes -> (N,) one number per item: its symbols as digits, the first the highest."""
+    return np.ravel_multi_index(tuple(codes.T), tuple(codes.max(0) + 1))
 
 
 def _halves(vector: np.ndarray, group: np.ndarray, size: int) -> list[np.ndarray]:

@@ -30,7 +30,7 @@ def draw(
     """`n` training samples of a task, with replacement.
 
     Args:
-        sentences: what `explanations.split_sentences` made for training.
+        sentences: what `explanations.minireel_data` made for training.
     """
     if task == EXPLANATION:
         return [sentences[i] for i in rng.integers(len(sentences), size=n)]
