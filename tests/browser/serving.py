@@ -74,6 +74,22 @@ def in_lab(notebook: Path, folder: Path) -> Iterator[str]:
         yield f"{url}/lab/tree/{notebook.name}"
 
 
+@contextmanager
+def opened(width: int, height: int) -> Iterator[Any]:
+    """An empty page of this size; an error of its scripts fails the test."""
+    from playwright.sync_api import sync_playwright  # tests without it are skipped
+
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    failures: list[str] = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        yield page
+        browser.close()
+    assert failures == []
+
+
 def run_all(page: Any, address: str) -> None:
     """Open the notebook and start all its cells."""
     page.goto(address)

@@ -17,7 +17,7 @@ from pecrs_lib.costs.measured import read_records, share_of
 from pecrs_lib.costs.shapes import MACHINES, Machine, Shape
 from pecrs_lib.data import bundled
 from pecrs_lib.widgets.calculator_widget import OWN, plan, plan_table
-from tests.browser.serving import CHROMIUM, ROOT, SHOTS, in_lab, run_all
+from tests.browser.serving import CHROMIUM, ROOT, SHOTS, in_lab, opened, run_all
 
 playwright = pytest.importorskip("playwright.sync_api")
 NOTEBOOK = ROOT / "notebooks" / "15_scaling_up.ipynb"
@@ -82,12 +82,7 @@ def enter(control: Any, value: Any) -> None:
 
 
 def test_every_control_changes_the_numbers_and_they_are_right(address: str) -> None:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1600, "height": 1400})
-        failures: list[str] = []
-        page.on("pageerror", lambda error: failures.append(str(error)))
+    with opened(1600, 1400) as page:
         run_all(page, address)
         picture = page.locator("img[alt^='hours of each part']")
         picture.wait_for(timeout=400_000)
@@ -125,5 +120,3 @@ def test_every_control_changes_the_numbers_and_they_are_right(address: str) -> N
         playwright.expect(panel).to_contain_text("leaves 1 of 10 devices idle", timeout=20_000)
         picture.scroll_into_view_if_needed()
         page.screenshot(path=SHOTS / "calculator.png")
-        assert not failures
-        browser.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pecrs_lib.data import read_jsonl
-from tests.browser.serving import CHROMIUM, SHOTS, free_port, served
+from tests.browser.serving import CHROMIUM, SHOTS, free_port, opened, served
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("voila")
@@ -33,12 +33,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_a_conversation(address: str, tmp_path: Path) -> None:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1000, "height": 1230})
-        failures: list[str] = []
-        page.on("pageerror", lambda error: failures.append(str(error)))
+    with opened(1000, 1230) as page:
         page.goto(address)
         expect = playwright.expect
         line = page.get_by_role("textbox", name="You")
@@ -101,5 +96,4 @@ def test_a_conversation(address: str, tmp_path: Path) -> None:
         expect(log).to_contain_text("Say what you are in the mood for")
         expect(cards).to_have_count(0)
         expect(line).to_have_value("half a line")
-        assert not failures and not re.search("Traceback|Error", page.inner_text("body"))
-        browser.close()
+        assert not re.search("Traceback|Error", page.inner_text("body"))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.browser.serving import CHROMIUM, ROOT, SHOTS, in_lab, run_all
+from tests.browser.serving import CHROMIUM, ROOT, SHOTS, in_lab, opened, run_all
 
 playwright = pytest.importorskip("playwright.sync_api")
 NOTEBOOK = ROOT / "notebooks" / "04_retrieval_loss.ipynb"
@@ -25,12 +25,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_sliders_by_keyboard_and_live_training(address: str) -> None:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        failures: list[str] = []
-        page.on("pageerror", lambda error: failures.append(str(error)))
+    with opened(1600, 1000) as page:
         run_all(page, address)
         train = page.get_by_role("button", name="Train live")
         train.wait_for(timeout=400_000)
@@ -71,5 +66,3 @@ def test_sliders_by_keyboard_and_live_training(address: str) -> None:
         assert changed(before, 20), "the live point is drawn"
         train.scroll_into_view_if_needed()
         page.screenshot(path=SHOTS / "explorer.png")
-        assert not failures
-        browser.close()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.serving import CHROMIUM, ROOT, SHOTS, free_port, served
+from tests.browser.serving import CHROMIUM, ROOT, SHOTS, free_port, opened, served
 
 playwright = pytest.importorskip("playwright.sync_api")
 for package in ("sphinx", "furo", "myst_nb", "sphinx_revealjs", "latex2mathml"):
@@ -69,17 +69,12 @@ def address(folder: Path) -> Iterator[str]:
 @pytest.fixture
 def page(address: str) -> Iterator[Any]:
     """A page that fails the test for an error on its console or a request to another machine."""
-    SHOTS.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport=PHONE)
-        page.on("pageerror", lambda error: failures.append(str(error)))
+    with opened(**PHONE) as page:
         page.on("console", lambda m: failures.append(m.text) if m.type == "error" else None)
         near = (address, "data:", "file:")
         page.on("request", lambda r: None if r.url.startswith(near) else failures.append(r.url))
         yield page
-        browser.close()
     assert failures == []
 
 
