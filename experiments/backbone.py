@@ -1,4 +1,4 @@
-"""The backbone that comes with the package: a small language model of films and talk.
+"""The backbones that come with the package: small language models of films and talk.
 
     python -m experiments.backbone general  --data FOLDER --out runs/general-small
     python -m experiments.backbone dialogue --data FOLDER --out runs/reel-small \
@@ -8,8 +8,9 @@
 Two stages, each resumable: `general` reads films, books, reviews and dialogues of many kinds;
 `dialogue` goes on with what the model is for, people (and MiniReel's simulated people) talking
 about films (Gururangan et al. 2020). FOLDER holds `redial/`, `inspired/`, `movies/` and `text/`;
-see the model card in `data/backbone/` for where each text comes from. No development or test
-dialogue is trained on: `leaked` looks for them, and the run stops if it finds one.
+see the model cards in `data/backbone/` for where each text comes from. None of the held-out
+dialogues of `corpus` is trained on: `leaked` looks for them, and the run stops if it finds one. All
+of ReDial's training file is read, of which `redial_folder` later keeps a tenth for validation.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pecrs_lib import figures
+from pecrs_lib.data import bundled
 from pecrs_lib.figures import diagrams
 from pecrs_lib.figures.beyond_figures import (
     learning_curve_figure,
@@ -106,6 +107,28 @@ def limits_figure(study: dict[str, Any]) -> Figure:
     )
 
 
+def backbones_figure() -> Figure:
+    """Held-out perplexity of the bundled backbones over the tokens read, stage after stage."""
+    figure, ax = figures.axes_of()
+    for folder, marker in zip(sorted(bundled("backbone").iterdir()), "os", strict=True):
+        rows: list[tuple[float, dict[str, float]]] = []
+        for stage in ("general", "dialogue"):
+            before, end = rows[-1][0] if rows else 0, len(rows)
+            curve = json.loads((folder / f"{stage}.json").read_text(encoding="utf-8"))["curve"]
+            rows += [(before + row["tokens"], row["held_out_perplexity"]) for row in curve]
+        for name, style in (("ReDial valid", "-"), ("INSPIRED dev", "--")):
+            ax.plot(
+                [tokens / 1e6 for tokens, _ in rows], [of[name] for _, of in rows], style,
+                marker=marker, markevery=[end - 1, len(rows) - 1], label=f"{folder.name}, {name}",
+            )  # fmt: skip
+    ax.set(xlabel="million tokens read (marks: end of a stage)", ylabel="perplexity per token")
+    ax.set_yscale("log")
+    ax.set_yticks([10, 20, 40, 80], ["10", "20", "40", "80"])
+    ax.minorticks_off()
+    ax.legend()
+    return figure
+
+
 def decoding_figure(path: Path) -> Figure:
     """ROUGE-1 against Dist@2 of every strategy: the paper's Table 8 beside ours."""
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
@@ -183,6 +206,7 @@ def main() -> None:
     drawn.append("explorer.png")
     study = json.loads((RESULTS / "inspired_limits.json").read_text(encoding="utf-8"))
     figures.save(limits_figure(study), OUT / "inspired_limits.png")
+    figures.save(backbones_figure(), OUT / "backbones.png")
     runs = json.loads((RESULTS / "losses.json").read_text(encoding="utf-8"))["runs"]
     figures.save(figures.losses_figure(runs), OUT / "losses.png")
     figures.save(decoding_figure(RESULTS / "decoding.json"), OUT / "decoding.png")
@@ -191,7 +215,7 @@ def main() -> None:
     large = json.loads((RESULTS / "large_catalogue.json").read_text(encoding="utf-8"))
     figures.save(search_figure(large), OUT / "large_catalogue.png")
     drawn.append("large_catalogue.png")
-    drawn += ["inspired_limits.png", "losses.png", "decoding.png", "zero_shot.png"]
+    drawn += ["inspired_limits.png", "backbones.png", "losses.png", "decoding.png", "zero_shot.png"]
     runs_made = Results.of(read_runs(RESULTS / "runs"), "inspired", "cpu", "reel-small")
     pictures = run_figures(runs_made)
     pictures["verdicts"] = verdicts_figure(verdicts(findings(files)), judged_only=True)

@@ -17,7 +17,8 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.backbone import members
 from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.data import Catalogue, Dialogue, read_dialogues
 from pecrs_lib.data.describe import describe
@@ -32,7 +34,9 @@ from pecrs_lib.data.jsonl import write_bytes
 from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.data.minireel import SPLITS, load_minireel, load_oracle
 from pecrs_lib.data.movies import read_catalogue
+from pecrs_lib.data.processed import read_movie_db
 from pecrs_lib.evaluation import as_records, predict, recall_table
+from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.simulator.simulate import Simulation, simulate
 from pecrs_lib.simulator.world import Knobs
 
@@ -138,20 +142,29 @@ def check_facts(catalogue: Catalogue, path: Path) -> dict[str, Any]:
 
 def check_plots(catalogue: Catalogue, folder: Path, n: int = 8) -> dict[str, Any]:
     """Runs of n words that a plot shares with any plot of the tables."""
-    seen: set[int] = set()
-    plots = 0
-    sources = gzip.decompress((folder / "movies" / "movies_merged.jsonl.gz").read_bytes())
-    for line in sources.decode().splitlines():
-        for plot in (json.loads(line).get("plots") or {}).values():
-            plots += bool(plot)
-            seen.update(runs(plot or "", n))
+    plots = [plot for plot in known_plots(folder) if plot]
+    seen = {run for plot in plots for run in runs(plot, n)}
     shared = {}
     for movie in catalogue:
         words = plain(movie.plot).split()
         hits = [" ".join(words[k : k + n]) for k, h in enumerate(runs(movie.plot, n)) if h in seen]
         if hits:
             shared[movie.name] = hits
-    return {"n": n, "plots compared": plots, "shared": shared}
+    return {"n": n, "plots compared": len(plots), "shared": shared}
+
+
+def known_plots(folder: Path) -> Iterator[str]:
+    """Every plot in the folder: film tables, the item texts of the two corpora, plot sentences."""
+    sources = gzip.decompress((folder / "movies" / "movies_merged.jsonl.gz").read_bytes())
+    for line in sources.decode().splitlines():
+        yield from filter(None, (json.loads(line).get("plots") or {}).values())
+    for catalogue in (
+        read_movie_db(folder / "redial" / "movie_db"),
+        inspired_folder(folder / "inspired")[0],
+    ):
+        yield from (movie.plot for movie in catalogue)
+    for text in members(folder / "text" / "nltk_subjectivity.zip", "subjectivity/plot"):
+        yield from text.splitlines()
 
 
 def runs(text: str, n: int) -> list[int]:
@@ -176,12 +189,44 @@ def card(found: dict[str, Any]) -> None:
         hard.append(f"| {r['system']} | {r['targets']} | {r['n']} | " + " | ".join(cells) + " |")
     path = FOLDER / "README.md"
     text = path.read_text(encoding="utf-8")
-    for name, table in (("statistics", rows), ("difficulty", hard)):
+    written = {"statistics": rows, "redial": redial(), "difficulty": hard, "checks": checks(found)}
+    for name, table in written.items():
         text = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)",
             lambda m, table=table: m[1] + "\n".join(table) + "\n" + m[2], text, flags=re.DOTALL,
         )  # fmt: skip
     path.write_text(text, encoding="utf-8")
+
+
+def checks(found: dict[str, Any]) -> list[str]:
+    """What `check_facts` and `check_plots` found, in words."""
+    facts, plots = found["facts"], found["plots"]
+    fields = Counter(row["field"] for row in facts["differences"])
+    films = {row["film"] for row in facts["differences"]}
+    counts = ", ".join(f"{name} of {n} films" for name, n in fields.most_common())
+    rows = [
+        f"- Facts: {len(facts['not found'])} of {facts['films']} films are missing there; "
+        f"{len(films)} have something that the tables lack ({counts}).",
+        f"- Plots: {len(plots['shared'])} of {facts['films']} share a run of {plots['n']} words "
+        f"with one of {plots['plots compared']:,} plots and plot sentences.",
+    ]
+    for film, hits in plots["shared"].items():
+        rows.append(f"  {film}: " + "; ".join(f"“{hit}”" for hit in hits))
+    return rows
+
+
+def redial() -> list[str]:
+    """How hard ReDial is, from the record of `pecrs reproduce`."""
+    record = json.loads((RESULT.parent / "runs" / "redial-data.json").read_text(encoding="utf-8"))
+    recall = {}
+    for name in ("Popularity", "Co-occurrence"):
+        rank = np.array(record["baselines"][name]["rank"], float)  # null: a film without a place
+        shares = [recall_at_k(np.nan_to_num(rank, nan=np.inf), k) for k in (1, 10, 50)]
+        recall[name] = " / ".join(f"{share:.1f}" for share in shares)
+    return [
+        f"On ReDial popularity reaches {recall['Popularity']} and co-occurrence "
+        f"{recall['Co-occurrence']}, of {len(record['items']):,} films (`runs/redial-data.json`)."
+    ]
 
 
 def shown(value: float | None) -> str:

@@ -89,23 +89,25 @@ def test_it_answers(shipped):
     assert len(reply.text.split()) > 1 and len(reply.ranked) > 3
 
 
-def test_the_model_card_shows_the_result_file(tmp_path):
-    folder = bundled("backbone/reel-small")
+@each_backbone
+def test_the_model_card_shows_the_result_file(folder, tmp_path):
     shutil.copy(folder / "README.md", tmp_path)
     found = json.loads(backbone_card.record_of(folder.name).read_text())
     backbone_card.card(tmp_path / "README.md", found)
     assert (tmp_path / "README.md").read_text() == (folder / "README.md").read_text()
 
 
-def test_perplexity_is_below_that_of_a_five_gram():
-    found = json.loads(backbone_card.record_of("reel-small").read_text())
+@each_backbone
+def test_perplexity_is_below_that_of_a_five_gram(folder):
+    found = json.loads(backbone_card.record_of(folder.name).read_text())
     own, counts, untrained = found["perplexity"].values()
     assert all(own[name] < counts[name] < untrained[name] for name in own)
 
 
-def test_pretraining_pays():
+@each_backbone
+def test_pretraining_pays(folder):
     """In the probe, recall above that on random weights."""
-    probe = json.loads(backbone_card.record_of("reel-small").read_text())["probe"]
+    probe = json.loads(backbone_card.record_of(folder.name).read_text())["probe"]
     rows = [row for row in probe if row["targets"] == "all"]
     for data in ("MiniReel valid", "INSPIRED dev"):
         known, random = (row["R@10"] for row in rows if row["data"] == data)

@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType
@@ -166,3 +167,14 @@ def test_every_deviation_from_the_paper_stands_in_the_table():
     marked = {name for name in marked if name.split("/")[0] not in ("ilm", "pod")}
     assert marked and marked <= named
     assert all((PACKAGE / name).is_file() for name in named)
+
+
+def test_a_wheel_takes_all_that_is_bundled():
+    """`data.bundled` finds it there as in a clone."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    setuptools = settings["tool"]["setuptools"]
+    assert setuptools["package-dir"]["pecrs_lib.bundled"] == "data"
+    patterns = setuptools["package-data"]["pecrs_lib.bundled"]
+    taken = {path for pattern in patterns for path in (ROOT / "data").glob(pattern)}
+    there = {path for path in (ROOT / "data").glob("*/**/*") if path.is_file()}
+    assert there and there <= taken, there - taken
