@@ -41,10 +41,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "12 epochs": {"warm_start": 12},
     "no pooling of the context": {"query_pooling": False},
     "a smaller backbone": {"backbone": "runs/reel-tiny"},  # `experiments.backbone --size tiny`
-    "random weights": {"backbone": "random"},
+    "a larger backbone": {"backbone": "reel-base"},
+    "random weights": {"backbone": "random reel-small"},
+    "larger, random weights": {"backbone": "random reel-base"},
     "titles only": {"texts": "titles"},
     "start from MiniReel": {"start": "data/checkpoints/minireel"},
     "start from ReDial": {"start": "runs/redial-heads"},  # `experiments.redial_heads`
+    "larger, start from ReDial": {"backbone": "reel-base", "start": "runs/redial-heads-base"},
 }
 
 
@@ -88,18 +91,21 @@ def main() -> None:
         if asked.pop("texts", None) == "titles":
             catalogue = Catalogue(tuple(Movie(m.id, m.title, m.year) for m in whole))
         start = asked.pop("start", None)
-        if asked.get("backbone") == "random":
-            asked["backbone"] = str(random_backbone("reel-small", ROOT / "runs" / "random"))
+        random, _, shape = asked.get("backbone", "").partition(" ")
+        if random == "random":
+            asked["backbone"] = str(random_backbone(shape, ROOT / "runs" / f"random-{shape}"))
         runs = [
             ranked(TINY.with_(**asked, seed=seed), catalogue, splits, start, f"seed {seed}")
             for seed in args.seeds
         ]
         table = recall_table(runs)
-        known[name] = {"changed": VARIANTS[name], "rows": as_records(table)}
+        known[name] = {
+            "changed": VARIANTS[name], "seeds": args.seeds, "rows": as_records(table), **machine(),
+        }  # fmt: skip
         means = table.groupby("targets")[["R@1", "R@10", "R@50"]].mean().round(1)
         print(name, means.to_dict("index"), flush=True)
-        record = machine() | {
-            "data": "INSPIRED dev", "seeds": args.seeds, "base": BASE, "variants": known,
+        record = {
+            "data": "INSPIRED dev", "base": BASE, "variants": known,
             "baselines": as_records(recall_table(baselines)),
         }  # fmt: skip
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

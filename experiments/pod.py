@@ -9,7 +9,8 @@
 
 Every command writes its part of `data/results/pod.json`; `train`, `movielens` and `context` after
 every run, and they skip the runs it holds. Times are CPU seconds of one thread. `--data` is a
-folder that `read_amazon` or `read_movielens` reads. Settings were chosen on validation items.
+folder that `read_amazon` or `read_movielens` reads. Batch, steps and rate of POD were chosen on
+validation items of MiniReel; those of SASRec were tried once.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from pecrs_lib.pod.explanations import Sentences, minireel_data, words_of
 from pecrs_lib.pod.model import POD
 from pecrs_lib.pod.prompt_tuning import tuned
 from pecrs_lib.pod.prompts import BARE, TASKS, TEMPLATES, Sample, all_texts
-from pecrs_lib.pod.recommending import Trie, answers, ask, in_parts, ranked_items
+from pecrs_lib.pod.recommending import answers, ask, in_parts, ranked_items, ranked_lists
 from pecrs_lib.pod.training import tasks_of, train, training_batch
 from pecrs_lib.pod.vocabulary import Vocabulary
 from pecrs_lib.reproduction.runs import machine, write_run
@@ -60,6 +61,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "K = 0": {"prompts": 0},
     "templates only": {"bare": 0.0},
     "clusters": {},
+    "clusters, K = 0": {"prompts": 0},
     "K = 10": {"prompts": 10},
     "K = 1": {"prompts": 1},
 }
@@ -97,27 +99,7 @@ def measure_leak(folder: Path) -> None:
     found: dict[str, Any] = {}
     for name in tqdm(AMAZON):
         amazon = read_amazon(folder, name)
-        n, rng = len(amazon), np.random.default_rng(0)
-        leaky = item_ids.appearance_numbers(amazon.users, n)
-        shuffled = [amazon.users[u] for u in rng.permutation(len(amazon.users))]
-        ways = {
-            "largest + 1, leaky ids": (leaky, False),
-            "last + 1, leaky ids": (leaky, True),
-            "largest + 1, leaky ids, users shuffled": (
-                item_ids.appearance_numbers(shuffled, n), False,
-            ),
-            "largest + 1, random ids": (rng.permutation(n), False),
-            "last + 1, random ids": (rng.permutation(n), True),
-        }  # fmt: skip
-        rules = {
-            way: {
-                metric: next_item.with_interval(values)
-                for metric, values in next_item.gains(
-                    leak.rule_ranks(amazon.users, numbers, last=last)
-                ).items()
-            }
-            for way, (numbers, last) in ways.items()
-        }
+        rules = leak.scores(amazon)
         rules |= {
             f"{system}, no ids": {
                 metric: next_item.with_interval(values)
@@ -125,7 +107,7 @@ def measure_leak(folder: Path) -> None:
             }
             for system, places in counted(amazon).items()
         }
-        found[name] = {"users": len(amazon.users), "items": n, "rules": rules}
+        found[name] = {"users": len(amazon.users), "items": len(amazon), "rules": rules}
     save("leak", found)
 
 
@@ -164,74 +146,102 @@ def step_seconds(model: POD, batch: Batch) -> float:
     return cpu(lambda: model(batch).backward())[1]
 
 
-def measure_lengths() -> None:
-    """Tokens, padding and CPU seconds of a training step, template against bare, on MiniReel."""
+def middle(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, value, high = np.quantile(seconds, [0.25, 0.5, 0.75])
+    return {"value": float(value), "low": float(low), "high": float(high), "n": len(seconds)}
+
+
+def measure_lengths(times: int = 30) -> None:
+    """Tokens, padding and CPU seconds of forward and backward, on MiniReel, taking turns."""
     data, sentences = minireel_data()
     vocabulary = prepared(data, sentences.train, codes_of(data), BASE)
-    rows, padding = [], []
-    for K in (0, 1, 3, 10):
-        for form, bare in {"template": 0.0, "ids only": 1.0}.items():
-            config = replace(BASE, prompts=K, bare=bare)
-            model, rng = POD(config, len(vocabulary)), np.random.default_rng(0)
-            for task, name in enumerate(TASKS):
-                part = [
-                    training_batch(
-                        {task: config.batch}, data.train, sentences.train, vocabulary, config, rng
-                    )
-                    for _ in range(6)
-                ]
-                model(part[0]).backward()  # the first step of a shape is slower
-                seconds = [step_seconds(model, batch) for batch in part[1:]]
-                tokens = float(np.mean([b.length.float().mean().item() for b in part]))
-                rows.append({"K": K, "form": form, "task": name, "tokens": K + tokens,
-                             "step": float(np.median(seconds))})  # fmt: skip
-    for name, way in {"mixed": mixed, "alternated": alternated}.items():
-        rng = np.random.default_rng(0)
-        config = replace(BASE, bare=0.0)
-        for seed in range(3):
-            counts = way(60, 60, (0, 1, 2))
-            made = [
-                training_batch(c, data.train, sentences.train, vocabulary, config, rng)
-                for c in counts
-            ]
-            padded = sum(b.padding for b in made) / sum(map(len, made))
-            padding.append({"batches": name, "seed": seed, "padded tokens per sample": padded})
+
+    def made(counts: dict[int, int], config: PODConfig, rng: np.random.Generator) -> Batch:
+        return training_batch(counts, data.train, sentences.train, vocabulary, config, rng)
+
+    ways = list(product((0, 1, 3, 10), {"template": 0.0, "ids only": 1.0}.items(), range(3)))
+    models = {K: POD(replace(BASE, prompts=K), len(vocabulary)) for K in (0, 1, 3, 10)}
+    seconds: dict[Any, list[float]] = {}
+    tokens: dict[Any, list[float]] = {}
+    rng = np.random.default_rng(0)
+    for turn in tqdm(range(times + 1)):
+        for K, (form, bare), task in ways:
+            batch = made({task: BASE.batch}, replace(BASE, bare=bare), rng)
+            took = step_seconds(models[K], batch)
+            if turn:  # the first step of a shape is slower
+                seconds.setdefault((K, form, task), []).append(took)
+                tokens.setdefault((K, form, task), []).append(batch.length.float().mean().item())
+    rows = [
+        {"K": K, "form": form, "task": TASKS[task], "step": middle(seconds[K, form, task]),
+         "tokens": K + float(np.mean(tokens[K, form, task]))}
+        for K, (form, _), task in ways
+    ]  # fmt: skip
+    padding = []
+    for seed in tqdm(range(3)):
+        rng = np.random.default_rng(seed)
+        full = replace(BASE, bare=0.0)
+        schedules = {"mixed": mixed(60, 60, (0, 1, 2)), "alternated": alternated(60, 60, (0, 1, 2))}
+        batches = {name: [made(c, full, rng) for c in way] for name, way in schedules.items()}
+        took = {name: 0.0 for name in batches}
+        for pair in zip(*batches.values(), strict=True):
+            for name, batch in zip(batches, pair, strict=True):
+                took[name] += step_seconds(models[3], batch)
+        for name, all_of in batches.items():
+            n = sum(map(len, all_of))
+            padding.append({
+                "batches": name, "seed": seed,
+                "padded tokens per sample": sum(b.padding for b in all_of) / n,
+                "milliseconds per sample": 1000 * took[name] / n,
+            })  # fmt: skip
     save("lengths", {"rows": rows, "padding": padding, "config": asdict(BASE)})
 
 
-def measure_baselines(seeds: Sequence[int]) -> None:
+def baseline_rows(data: LeaveOneOut, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Ranks of the test items by counts and by cornac's SASRec, over the whole catalogue."""
     from cornac.models import SASRec
 
-    data, sentences = minireel_data()
     n, users = len(data.train), data.train.users
-    past = samples.seen_items(data, test=True)
+    past, target = samples.seen_items(data, test=True), np.array(data.test)
     popular = np.tile(next_item.popularity(users, n), (len(users), 1))
-    followed = next_item.last_item_scores(users, past, n)
-    scores = {"popularity": [popular], "last item": [followed], "SASRec": []}
+    scores = {"popularity": [popular], "last item": [next_item.last_item_scores(users, past, n)]}
+    scores["SASRec"] = []
     warnings.simplefilter("ignore")
-    for seed in tqdm(seeds):
+    for seed in tqdm(seeds, desc="SASRec"):
         with torch.random.fork_rng():
             model = SASRec(
                 embedding_dim=64, n_epochs=15, batch_size=128, max_len=20, n_sample=128,
                 learning_rate=3e-3, seed=seed,
             )  # fmt: skip
             scores["SASRec"].append(next_item.sequence_scores(model, users, past, n))
-    target = np.array(data.test)
     rows = []
     for name, runs in scores.items():
         for seed, found in enumerate(runs):
-            lists = next_item.best_items(found)
+            lists = next_item.best_items(found, n)
             of = {"kept": lists, "removed": next_item.without(lists, past)}
-            ranks = {how: plain(next_item.ranks_in(x, target)) for how, x in of.items()}
-            rows.append({"system": name, "seed": seed, **ranks})
-    counts = popular[0]
+            rows.append({"system": name, "seed": seed} | {
+                how: placed(found, target) for how, found in of.items()
+            })  # fmt: skip
+    return rows
+
+
+def placed(lists: np.ndarray, target: np.ndarray) -> dict[str, Any]:
+    """Places of the targets in the first ten, and how many items the lists name there."""
+    first = lists[:, :10]
+    return {"rank": plain(next_item.ranks_in(first, target)), "different": len(np.unique(first))}
+
+
+def measure_baselines(seeds: Sequence[int]) -> None:
+    data, sentences = minireel_data()
+    rows = baseline_rows(data, seeds)
+    counts = next_item.popularity(data.train.users, len(data.train))
     among = [
         np.argsort([-counts[j] for j in s.items], kind="stable").tolist().index(
             s.items.index(target)) + 1
         for s in samples.held_out(samples.TOP_N, data, BASE, test=True)[:CHOSEN]
         for target in [s.answer]
     ]  # fmt: skip
-    save("baselines", {"rows": rows, "top-n": among, "users": len(users), "items": n})
+    save("baselines", {"rows": rows, "top-n": among})
     by_item = {s.items[0]: str(s.answer) for s in sentences.train}
     common = max(words_of(sentences.train), key=words_of(sentences.train).count)
     asked = sentences.test[:SENTENCES]
@@ -263,36 +273,22 @@ def quality(said: Sequence[str], asked: Sequence[Sample]) -> dict[str, Any]:
 # -- training -------------------------------------------------------------------------------------
 
 
-def ranked(
-    model: POD, asked: Sequence[Sample], vocabulary: Vocabulary, template: str, **how: Any
-) -> np.ndarray:
-    parts = in_parts(asked, 107)
-    found = [ranked_items(model, ask(p, vocabulary, template), vocabulary, **how) for p in parts]
-    return np.concatenate(found)
-
-
 def sequential(
     model: POD, data: LeaveOneOut, vocabulary: Vocabulary, template: str
 ) -> dict[str, Any]:
-    """Ranks of the test items, over the whole catalogue, seen items kept and taken out."""
+    """Ranks of the test items, over the whole catalogue and over what each user has not seen."""
     asked = samples.held_out(samples.SEQUENTIAL, data, model.config, test=True)
-    trie = Trie(vocabulary.item_tokens)
-    lists, seconds = cpu(lambda: ranked(model, asked, vocabulary, template, tries=trie))
-    target, past = np.array(data.test), samples.seen_items(data, test=True)
-    batch = ask(asked, vocabulary, template)
+    lists, seconds = cpu(lambda: ranked_lists(model, asked, vocabulary, template))
+    unseen = samples.unseen_items(data, test=True)
+    rest = ranked_lists(model, asked, vocabulary, template, among=unseen)
+    target, batch = np.array(data.test), ask(asked, vocabulary, template)
     return {
         "tokens": model.config.prompts + batch.length.float().mean().item(),
         "seconds": seconds / len(asked),
-        "kept": plain(next_item.ranks_in(lists, target)),
-        "removed": plain(next_item.ranks_in(next_item.without(lists, past), target)),
-        "lists": lists,
+        "kept": placed(lists, target),
+        "removed": placed(rest, target),
+        "lists": {"kept": lists[:, :10], "removed": rest[:, :10]},
     }
-
-
-def chosen(model: POD, part: Sequence[Sample], vocabulary: Vocabulary) -> np.ndarray:
-    """(B, candidates) of top-N questions, each held to its own candidates."""
-    tries = [Trie(vocabulary.item_tokens[list(s.items)]) for s in part]
-    return ranked_items(model, ask(part, vocabulary), vocabulary, BASE.candidates, tries)
 
 
 @torch.no_grad()
@@ -315,31 +311,59 @@ def other_prompts(
     return found
 
 
-def run_one(
-    name: str, seed: int, data: LeaveOneOut, sentences: Sentences, codes: np.ndarray
-) -> dict[str, Any]:
+def tune(model: POD, data: LeaveOneOut, vocabulary: Vocabulary, seed: int) -> dict[str, Any]:
+    """Three vectors for the frozen K = 0 model, bare sequential prompts (peft)."""
+    config = replace(BASE, prompts=3, bare=1.0, steps=200, learning_rate=3e-2, seed=seed)
+    rng = np.random.default_rng(seed)
+    batches = (
+        training_batch({0: config.batch}, data.train, [], vocabulary, config, rng)
+        for _ in range(config.steps)
+    )
+    found = tuned(model, samples.SEQUENTIAL, batches, config)
+    asked = samples.held_out(samples.SEQUENTIAL, data, BASE, test=True)
+    ranks = sequential(found, data, vocabulary, BARE)
+    return {k: ranks[k] for k in ("kept", "removed")} | {
+        "nll": nll(found, asked, vocabulary),
+        "trained": config.prompts * config.width,
+        "of": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def trained(
+    name: str, seed: int, data: LeaveOneOut, sentences: Sentences
+) -> tuple[dict[str, Any], POD, Vocabulary]:
+    """One training run and what the sequential task got out of it; model and vocabulary."""
     config = replace(BASE, **VARIANTS[name], seed=seed)
+    codes = clusters_of(data) if name.startswith("clusters") else codes_of(data)
     vocabulary = prepared(data, sentences.train, codes, config)
     model = POD(config, len(vocabulary))
     _, seconds = cpu(lambda: train(model, data.train, sentences.train, vocabulary))
-    asked = [samples.held_out(task, data, config, test=True) for task in (0, 1)]
     found: dict[str, Any] = {"variant": name, "seed": seed, "config": asdict(config)}
     found["seconds per step"] = seconds / config.steps
-    tasks = tasks_of(sentences.train)
-    found["nll"] = other_prompts(model, asked[0], vocabulary, tasks)
-    forms = {"ids only": BARE, "template": TEMPLATES["sequential"][0]}
-    for form, template in forms.items():
+    asked = samples.held_out(samples.SEQUENTIAL, data, config, test=True)
+    found["nll"] = other_prompts(model, asked, vocabulary, tasks_of(sentences.train))
+    for form, template in {"ids only": BARE, "template": TEMPLATES["sequential"][0]}.items():
         found[form] = sequential(model, data, vocabulary, template)
         lists = found[form].pop("lists")
         if (name, seed, form) == ("K = 3", 0, "ids only"):
-            found["lists"] = lists.tolist()
-    free = ranked(model, asked[0][:FREE], vocabulary, BARE)
+            found["lists"] = {how: of.tolist() for how, of in lists.items()}
+    if name == "K = 0":
+        found["prompt tuning"] = tune(model, data, vocabulary, seed)
+    return found, model, vocabulary
+
+
+def run_minireel(name: str, seed: int, data: LeaveOneOut, sentences: Sentences) -> dict[str, Any]:
+    """All three tasks, and what else is asked of a trained model."""
+    found, model, vocabulary = trained(name, seed, data, sentences)
+    asked = samples.held_out(samples.SEQUENTIAL, data, model.config, test=True)[:FREE]
+    free = ranked_items(model, ask(asked, vocabulary), vocabulary)
     found["free"] = {
         "users": FREE, "real ids": float((free >= 0).mean()),
-        "kept": plain(next_item.ranks_in(free, np.array(data.test[:FREE]))),
+        "same lists": float((free == ranked_lists(model, asked, vocabulary)).all(1).mean()),
     }  # fmt: skip
-    parts = in_parts(asked[1][:CHOSEN], 107)
-    lists = np.concatenate([chosen(model, part, vocabulary) for part in parts])
+    asked = samples.held_out(samples.TOP_N, data, model.config, test=True)[:CHOSEN]
+    among = [sample.items for sample in asked]
+    lists = ranked_lists(model, asked, vocabulary, among=among, beams=BASE.candidates)
     found["top-n"] = plain(next_item.ranks_in(lists, np.array(data.test[:CHOSEN])))
     explain = sentences.test[:SENTENCES]
     for form, template in {"ids only": BARE, "template": TEMPLATES["explanation"][0]}.items():
@@ -350,83 +374,35 @@ def run_one(
         ]
         found[form] |= {"sentences": quality(written, explain)}
     found["examples"] = written[:5]
-    if name == "K = 0":
-        found["prompt tuning"] = tune(model, data, vocabulary, seed)
     return found
-
-
-def tune(model: POD, data: LeaveOneOut, vocabulary: Vocabulary, seed: int) -> dict[str, Any]:
-    """Three vectors for the frozen K = 0 model, bare sequential prompts (peft)."""
-    config = replace(BASE, prompts=3, bare=1.0, steps=200, learning_rate=3e-2, seed=seed)
-    rng = np.random.default_rng(seed)
-    batches = (
-        training_batch({0: config.batch}, data.train, [], vocabulary, config, rng)
-        for _ in range(config.steps)
-    )
-    found = tuned(model, samples.SEQUENTIAL, batches, config)
-    asked = samples.held_out(0, data, BASE, test=True)
-    ranks = sequential(found, data, vocabulary, BARE)
-    return {k: ranks[k] for k in ("kept", "removed")} | {
-        "nll": nll(found, asked, vocabulary),
-        "trained": config.prompts * config.width,
-        "of": sum(p.numel() for p in model.parameters()),
-    }
 
 
 def train_all(seeds: Sequence[int], only: Sequence[str]) -> None:
     data, sentences = minireel_data()
-    random, clusters = codes_of(data), clusters_of(data)
     runs = load().get("runs", [])
     done = {(run["variant"], run["seed"]) for run in runs}
-    wanted = [(v, s) for v in only or VARIANTS for s in seeds if (v, s) not in done]
-    for variant, seed in tqdm(wanted):
-        codes = clusters if variant == "clusters" else random
-        runs.append(run_one(variant, seed, data, sentences, codes))
+    for variant, seed in tqdm([x for x in product(only or VARIANTS, seeds) if x not in done]):
+        runs.append(run_minireel(variant, seed, data, sentences))
         save("runs", runs)
 
 
-def train_movielens(folder: Path, seeds: Sequence[int]) -> None:
-    """The first two tasks on MovieLens-100K, with more and slower steps: more can be learned.
-
-    With random ids and with clusters.
-    """
+def train_movielens(folder: Path, seeds: Sequence[int], only: Sequence[str]) -> None:
+    """The first two tasks on MovieLens-100K, where more can be learned."""
     data = leave_one_out(read_movielens(folder).at_least(3))
-    n, users = len(data.train), data.train.users
-    past, target = samples.seen_items(data, test=True), np.array(data.test)
-    record = load().get("movielens", {"runs": []}) | {"users": len(users), "items": n}
-    popular = np.tile(next_item.popularity(users, n), (len(users), 1))
-    scores = {"popularity": popular, "last item": next_item.last_item_scores(users, past, n)}
-    longest = max(map(len, past)) + 10
-    record["baselines"] = {
-        name: {
-            "kept": plain(next_item.ranks_in(lists[:, :50], target)),
-            "removed": plain(next_item.ranks_in(next_item.without(lists, past)[:, :50], target)),
-        }
-        for name, of in scores.items()
-        for lists in [next_item.best_items(of, longest)]
-    }
-    schemes = {"K = 3": codes_of(data), "clusters": clusters_of(data)}
+    record = load().get("movielens") or {
+        "users": len(data.test), "items": len(data.train), "baselines": baseline_rows(data, ()),
+        "runs": [],
+    }  # fmt: skip
     done = {(run["variant"], run["seed"]) for run in record["runs"]}
-    for name, seed in tqdm([x for x in product(schemes, seeds) if x not in done]):
-        config = replace(BASE, seed=seed, batch=64, steps=1200, learning_rate=2e-3)
-        vocabulary = prepared(data, [], schemes[name], config)
-        model = POD(config, len(vocabulary))
-        _, seconds = cpu(lambda m=model, v=vocabulary: train(m, data.train, [], v))
-        run: dict[str, Any] = {"variant": name, "seed": seed, "config": asdict(config)}
-        run["seconds per step"] = seconds / config.steps
-        asked = samples.held_out(samples.SEQUENTIAL, data, config, test=True)
-        run["nll"] = other_prompts(model, asked, vocabulary, tasks_of([]))
-        forms = {"ids only": BARE, "template": TEMPLATES["sequential"][0]}
-        for form, template in forms.items():
-            run[form] = sequential(model, data, vocabulary, template)
-            run[form].pop("lists")
-        record["runs"].append(run)
+    wanted = only or [name for name in VARIANTS if name != "templates only"]
+    for variant, seed in tqdm([x for x in product(wanted, seeds) if x not in done]):
+        record["runs"].append(trained(variant, seed, data, Sentences([], []))[0])
         save("movielens", record)
 
 
 # -- POD meets PECRS ------------------------------------------------------------------------------
 
-CONTEXT = {"train": 32, "test": 50, "epochs": 1, "K": (3,)}
+CONTEXT = {"train": 256, "test": 200, "epochs": 2, "K": (3,)}
 
 
 def measure_context(seeds: Sequence[int]) -> None:
@@ -499,7 +475,7 @@ def main() -> None:
     elif args.part == "train":
         train_all(args.seeds, args.only)
     elif args.part == "movielens":
-        train_movielens(args.data, args.seeds)
+        train_movielens(args.data, args.seeds, args.only)
     else:
         measure_context(args.seeds)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -130,8 +131,8 @@ def distil(
     optimizer = torch.optim.Adam([prefix], lr=learning_rate)
     model.eval().requires_grad_(False)
     for _ in range(epochs):
-        for pair in zip(batches(long, size, rng), batches(short, size, rng), strict=False):
-            for batch in pair:
+        for pair in zip_longest(batches(long, size, rng), batches(short, size, rng)):
+            for batch in filter(None, pair):
                 optimizer.zero_grad()
                 retrieval_nll(model, batch, v, prefix).backward()
                 optimizer.step()

@@ -2,11 +2,12 @@
 
 Comes after `samples`. A sentence is what a recommender says behind the one film of an utterance
 ("Saw (2004), it has Cary Elwes and Danny Glover"). MiniReel is simulated, so these are the
-simulator's reasons: facts and plots of the film, and small talk.
+simulator's reasons: its facts and plots. Small talk ("is a good one") is left out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,10 +17,12 @@ from pecrs_lib.data.interactions import (
     read_minireel_interactions,
 )
 from pecrs_lib.data.minireel import load_interactions, load_minireel
+from pecrs_lib.data.schema import Movie
 from pecrs_lib.pod.prompts import Sample
 from pecrs_lib.pod.samples import EXPLANATION
 
 SHORTEST, LONGEST = 3, 16  # words
+LONG_WORD = re.compile(r"[A-Za-z]{5,}")
 LEAST = 3  # items of a user, for leave-one-out
 
 
@@ -41,6 +44,13 @@ def seekers_by_dialogue() -> dict[str, int]:
     kept = [seeker for seeker, items in likes.items() if len(items) >= LEAST]
     user = {seeker: u for u, seeker in enumerate(kept)}
     return {it.dialogue: user[it.seeker] for it in mine if it.dialogue and it.seeker in user}
+
+
+def gives_a_reason(sentence: str, movie: Movie) -> bool:
+    """Whether it names a person, a genre or a longer word of the plot."""
+    said = sentence.lower()
+    facts = (*movie.actors, *movie.directors, *movie.genres, *LONG_WORD.findall(movie.plot))
+    return any(fact.lower() in said for fact in facts)
 
 
 def minireel_data() -> tuple[LeaveOneOut, Sentences]:
@@ -66,6 +76,8 @@ def minireel_data() -> tuple[LeaveOneOut, Sentences]:
             sentence = utterance.text[mention.end :].lstrip(",.!? ").strip()
             item = catalogue.row[mention.item]
             if "?" in sentence or not SHORTEST <= len(sentence.split()) <= LONGEST:
+                continue
+            if not gives_a_reason(sentence, catalogue[item]):
                 continue
             sample = Sample(EXPLANATION, user, (item,), sentence)
             if last[user] == dialogue.id:

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pecrs_lib.figures import MARKERS, axes_of
-from pecrs_lib.pod.tables import FORMS, Record, grid, published
+from pecrs_lib.pod.tables import DATA, FORMS, Record, grid, published
 from pecrs_lib.widgets import Panel, slider
 
 
@@ -57,15 +57,17 @@ def grid_figure(table: pd.DataFrame, K: int | None = None, form: str = "") -> Fi
 
 
 def grid_widget(record: Record) -> Panel:
-    """Choose K and whether the template stays; see tokens, CPU time and quality."""
-    table = grid(record)
+    """Choose data, K and whether the template stays; see tokens, CPU time and quality."""
+    known = {name: grid(record, name) for name in DATA}
 
-    def draw(K: int, form: str) -> tuple[Figure, str]:
+    def draw(data: str, K: int, form: str) -> tuple[Figure, str]:
+        table = known[data]
         row = table[(table.K == K) & (table.form == form)]
         return grid_figure(table, K, form), row.round(4).to_html(index=False)
 
-    K = sorted(table.K.unique().tolist())
+    K = sorted({K for table in known.values() for K in table.K})
     return Panel(
         draw, "tokens against NDCG, a line at the chosen setting",
+        data=ipw.Dropdown(options=tuple(known), description="data"),
         K=slider("K", K, K[-1]), form=ipw.Dropdown(options=FORMS, description="prompt"),
     )  # fmt: skip

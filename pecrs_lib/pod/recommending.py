@@ -8,6 +8,7 @@ item; constrained search walks a **trie** of the ids allowed (`generate`'s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from pecrs_lib.pod.model import POD
 from pecrs_lib.pod.prompts import BARE, Sample, fill
 from pecrs_lib.pod.vocabulary import EOS, PAD, Vocabulary
 
+T = TypeVar("T")
 Allowed = Callable[[int, Tensor], list[int]]
 
 
@@ -96,6 +98,30 @@ def ranked_items(
     return vocabulary.items(wide)
 
 
-def in_parts(samples: Sequence[Sample], size: int) -> list[Sequence[Sample]]:
+def ranked_lists(
+    model: POD,
+    samples: Sequence[Sample],
+    vocabulary: Vocabulary,
+    template: str = BARE,
+    *,
+    among: Sequence[Sequence[int]] | None = None,
+    beams: int = 20,
+) -> np.ndarray:
+    """(B, beams) items for any number of questions, the search held to ids that exist.
+
+    Args:
+        among: for every question the items it is about; None searches all there are.
+    """
+    ids = vocabulary.item_tokens
+    whole = Trie(ids)
+    found = []
+    for rows in in_parts(range(len(samples)), 107):
+        batch = ask([samples[i] for i in rows], vocabulary, template)
+        tries = whole if among is None else [Trie(ids[list(among[i])]) for i in rows]
+        found.append(ranked_items(model, batch, vocabulary, beams, tries))
+    return np.concatenate(found)
+
+
+def in_parts(samples: Sequence[T], size: int) -> list[Sequence[T]]:
     """Samples in batches for the test."""
     return [samples[i : i + size] for i in range(0, len(samples), size)]

@@ -84,6 +84,11 @@ def seen_items(data: LeaveOneOut, *, test: bool) -> list[tuple[int, ...]]:
     return [(*taken, v) for taken, v in zip(data.train.users, data.valid, strict=True)]
 
 
+def unseen_items(data: LeaveOneOut, *, test: bool) -> list[np.ndarray]:
+    """The rest of the catalogue for each user."""
+    return [np.setdiff1d(np.arange(len(data.train)), s) for s in seen_items(data, test=test)]
+
+
 def with_templates(
     samples: Sequence[Sample], vocabulary: Vocabulary, bare: float, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from pecrs_lib.data import bundled
-from pecrs_lib.metrics import bootstrap_means
 from pecrs_lib.next_item import gains, with_interval
 
 Record = Mapping[str, Any]
@@ -47,6 +46,11 @@ def cells(rows: Sequence[Sequence[int]], cuts: Sequence[int] = (1, 5, 10)) -> di
     return {name: with_interval(x) for name, x in gains(ranks_of(rows), cuts).items()}
 
 
+def by_chance(n: int, k: int = 10) -> dict[str, float]:
+    """What a random order of `n` items scores: HR@k and NDCG@k."""
+    return {f"HR@{k}": k / n, f"NDCG@{k}": float((1 / np.log2(np.arange(2, k + 2))).sum()) / n}
+
+
 def leak_table(record: Record) -> pd.DataFrame:
     """NDCG@10 and HR@10 of the rules, and POD's published ones below, for every Amazon set."""
     printed = published().query("task == 'sequential'").set_index(["dataset", "metric"])["value"]
@@ -54,12 +58,19 @@ def leak_table(record: Record) -> pd.DataFrame:
     for name, of in record["leak"].items():
         for metric in ("NDCG@10", "HR@10"):
             column = {way: shown(rule[metric]) for way, rule in of["rules"].items()}
-            table[name, metric] = column | {"POD, published": f"{printed[name, metric]:.4f}"}
+            luck = by_chance(of["items"])[metric]
+            table[name, metric] = column | {
+                "chance": f"{luck:.4f}",
+                "POD, published": f"{printed[name, metric]:.4f}",
+            }
     return pd.DataFrame(table)
 
 
 def systems_table(baselines: Sequence[Record], runs: Sequence[Record]) -> pd.DataFrame:
     """Every system's HR and NDCG on the test items, seen items kept and removed.
+
+    "different": how many items the first ten of all users name, a mean over seeds. The last column
+    is a paired difference, with its interval.
 
     Args:
         baselines: ``system``, ``kept`` and ``removed``, a row per seed.
@@ -72,12 +83,20 @@ def systems_table(baselines: Sequence[Record], runs: Sequence[Record]) -> pd.Dat
         for form in FORMS:
             name = f"POD, {run['variant']}, {form}"
             rows.setdefault(name, []).append(run[form])
-    table = {
-        (name, how): {"seeds": len(of), **shown_cells(column(of, how))}
-        for name, of in rows.items()
-        for how in ("kept", "removed")
-    }
-    return pd.DataFrame(table).T.rename_axis(["system", "seen items"])
+    return pd.DataFrame(
+        {
+            (name, how): {
+                "seeds": len(of),
+                "different": round(float(np.mean([row[how]["different"] for row in of]))),
+                **shown_cells(places(of, how)),
+                "NDCG@10 − popularity": ""
+                if name == "popularity"
+                else difference(of, rows["popularity"], how),
+            }
+            for name, of in rows.items()
+            for how in ("kept", "removed")
+        }
+    ).T.rename_axis(["system", "seen items"])
 
 
 def shown_cells(rows: Sequence[Sequence[int]], cuts: Sequence[int] = (1, 5, 10)) -> dict[str, str]:
@@ -85,43 +104,125 @@ def shown_cells(rows: Sequence[Sequence[int]], cuts: Sequence[int] = (1, 5, 10))
     return {metric: shown(cell) for metric, cell in cells(rows, cuts).items()}
 
 
+def places(rows: Sequence[Record], how: str = "removed") -> list[list[int]]:
+    """Ranks of the test items, a row per seed."""
+    return [row[how]["rank"] for row in rows]
+
+
 def column(rows: Sequence[Record], name: str) -> list[Any]:
     return [row[name] for row in rows]
 
 
-def by_variant(record: Record) -> dict[str, list[Record]]:
+def by_variant(runs: Sequence[Record]) -> dict[str, list[Record]]:
     """Runs by what they are, those that differ in their seed alone together."""
     found: dict[str, list[Record]] = {}
-    for run in record["runs"]:
+    for run in runs:
         found.setdefault(run["variant"], []).append(run)
     return found
 
 
 def minireel_table(record: Record) -> pd.DataFrame:
-    """`systems_table` of MiniReel: baselines and the main variant."""
-    return systems_table(record["baselines"]["rows"], by_variant(record)["K = 3"])
+    """`systems_table` of MiniReel: baselines, random ids and clusters."""
+    named = by_variant(record["runs"])
+    return systems_table(record["baselines"]["rows"], named["K = 3"] + named["clusters"])
+
+
+def movielens_table(record: Record) -> pd.DataFrame:
+    """`systems_table` of MovieLens-100K."""
+    of = record["movielens"]
+    named = by_variant(of["runs"])
+    return systems_table(of["baselines"], named["K = 3"] + named["clusters"])
+
+
+DATA = {"MiniReel": lambda record: record["runs"],
+        "MovieLens-100K": lambda record: record["movielens"]["runs"]}  # fmt: skip
+
+
+def difference(one: Sequence[Record], other: Sequence[Record], how: str = "removed") -> str:
+    """NDCG@10 of rows of `one` minus rows of `other` for the same users, with its interval."""
+    ahead, behind = (gains(ranks_of(places(rows, how)))["NDCG@10"] for rows in (one, other))
+    return shown(with_interval(ahead.mean(0) - behind.mean(0), bounds=(-1, 1)))
 
 
 def variants_table(record: Record) -> pd.DataFrame:
-    """Every variant, seen items removed: ids that are clusters, no bare prompts in training, K."""
+    """Every variant on both data sets, ids only: tokens, loss, NDCG@10, and what differs.
+
+    The template's loss of tokens and quality on the same checkpoints, and the difference to the
+    same ids without vectors; seen items removed.
+    """
+    table = {}
+    for data, runs_of in DATA.items():
+        named = by_variant(runs_of(record))
+        for name, runs in named.items():
+            form = {form: column(runs, form) for form in FORMS}
+            tokens = {form: np.mean(column(rows, "tokens")) for form, rows in form.items()}
+            without = named["clusters, K = 0" if name.startswith("clusters") else "K = 0"]
+            table[data, name] = {
+                "seeds": len(runs),
+                "fewer tokens (%)": round(100 * (1 - tokens["ids only"] / tokens["template"]), 1),
+                "NDCG@10, ids only": shown(cells(places(form["ids only"]))["NDCG@10"]),
+                "ids only − template": difference(form["ids only"], form["template"]),
+                "− K = 0, ids only": "" if runs is without else difference(
+                    form["ids only"], column(without, "ids only")
+                ),
+            }  # fmt: skip
+    return pd.DataFrame(table).T.rename_axis(["data", "variant"])
+
+
+def losses_table(record: Record) -> pd.DataFrame:
+    """−log p of the test items' tokens with their task's vectors, zeros, and another task's."""
     return pd.DataFrame(
         {
-            (name, form): {
-                "seeds": len(runs),
-                "tokens": round(float(np.mean([run[form]["tokens"] for run in runs])), 1),
-                **shown_cells(column(column(runs, form), "removed"), (10,)),
-            }
-            for name, runs in by_variant(record).items()
-            for form in FORMS
+            (data, run["variant"], run["seed"]): run["nll"]
+            for data, runs_of in DATA.items()
+            for run in runs_of(record)
+            if run["config"]["prompts"]
         }
-    ).T.rename_axis(["variant", "prompt"])
+    ).T.rename_axis(["data", "variant", "seed"])
+
+
+def tuning_table(record: Record) -> pd.DataFrame:
+    """The model without vectors, frozen: ids only, with vectors tuned for it, with the template."""
+    table = {}
+    for data, runs_of in DATA.items():
+        runs = by_variant(runs_of(record))["K = 0"]
+        bare, tuned, full = (column(runs, x) for x in ("ids only", "prompt tuning", "template"))
+        nll = {"ids only": [run["nll"]["own"] for run in runs], "tuned": column(tuned, "nll")}
+        for name, rows in {"ids only": bare, "tuned": tuned, "template": full}.items():
+            table[data, name] = {
+                "seeds": len(rows),
+                "−log p": f"{np.mean(nll[name]):.3f}" if name in nll else "",
+                **shown_cells(places(rows), (10,)),
+                "NDCG@10 − ids only": "" if rows is bare else difference(rows, bare),
+            }
+    return pd.DataFrame(table).T.rename_axis(["data", "K = 0, frozen"])
+
+
+def lengths_table(record: Record) -> pd.DataFrame:
+    """Tokens and CPU time of forward and backward by task, template against ids only."""
+    rows = pd.DataFrame(record["lengths"]["rows"])
+    rows["ms"] = [1000 * cell["value"] for cell in rows["step"]]
+    table = rows.pivot(index=["task", "K"], columns="form", values=["tokens", "ms"])
+    for name in ("tokens", "ms"):
+        share = 100 * (1 - table[name, "ids only"] / table[name, "template"])
+        table[f"fewer {name} (%)", ""] = share
+    return table.round(1)
+
+
+def padding_table(record: Record) -> pd.DataFrame:
+    """Batches of one task against mixed ones, 60 samples a batch: padding and CPU time."""
+    rows = pd.DataFrame(record["lengths"]["padding"]).set_index(["batches", "seed"])
+    return rows.unstack("batches").round(2)
 
 
 def top_n_table(record: Record) -> pd.DataFrame:
     """The right one among ten candidates: HR@1 is a tenth and HR@5 a half by chance."""
     rows = {
         "popularity": [record["baselines"]["top-n"]],
-        **{f"POD, {name}": column(runs, "top-n") for name, runs in by_variant(record).items()},
+        **{
+            f"POD, {name}": column(runs, "top-n")
+            for name, runs in by_variant(record["runs"]).items()
+        },
     }
     return pd.DataFrame({name: shown_cells(of, (1, 5)) for name, of in rows.items()}).T
 
@@ -131,7 +232,7 @@ def sentences_table(record: Record) -> pd.DataFrame:
     rows = {(name, ""): of for name, of in record["sentences"].items()} | {
         (f"POD, K = 3, {form}", run["seed"]): run[form]["sentences"]
         for form in FORMS
-        for run in by_variant(record)["K = 3"]
+        for run in by_variant(record["runs"])["K = 3"]
     }
     return pd.DataFrame(
         {
@@ -146,94 +247,27 @@ def sentences_table(record: Record) -> pd.DataFrame:
     ).T.rename_axis(["system", "seed"])
 
 
-def movielens_table(record: Record) -> pd.DataFrame:
-    """`systems_table` of MovieLens-100K."""
-    of = record["movielens"]
-    named = [{"system": name, **ranks} for name, ranks in of["baselines"].items()]
-    return systems_table(named, of["runs"])
+def grid(record: Record, data: str = "MiniReel") -> pd.DataFrame:
+    """For every K and form: tokens, CPU time, and NDCG@10 with seen items removed.
 
-
-def grid(record: Record, metric: str = "NDCG@10") -> pd.DataFrame:
-    """For every K and form: tokens, CPU time of a step and a prediction, and the metric.
-
-    Time of a prediction and metric are NaN for a K that was not trained.
+    "ms a step": forward and backward of a sequential batch, which was measured on MiniReel.
     """
-    steps = pd.DataFrame(record["lengths"]["rows"]).query("task == 'sequential'")
-    rows = []
-    for K, form, step in steps[["K", "form", "step"]].itertuples(index=False):
-        one = grid_runs(record)[0]
-        row = {"K": K, "form": form, "seeds": 0, "ms a step": 1000 * step,
-               "tokens": one[form]["tokens"] - one["config"]["prompts"] + K}  # fmt: skip
-        runs = [run[form] for run in grid_runs(record) if run["config"]["prompts"] == K]
-        if runs:
-            cell = cells(column(runs, "removed"))[metric]
-            seconds = float(np.mean(column(runs, "seconds")))
-            row |= {"seeds": len(runs), "ms a prediction": 1000 * seconds, metric: cell["value"]}
-            row |= {"low": cell["low"], "high": cell["high"]}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def grid_runs(record: Record) -> list[Record]:
-    """The runs that differ in K alone."""
-    return [run for run in record["runs"] if run["variant"].startswith("K = ")]
-
-
-def paired(record: Record, metric: str = "NDCG@10") -> pd.DataFrame:
-    """Ids only minus template on the same checkpoints, seen items removed: difference, interval."""
-    groups = {
-        ("MiniReel", run["config"]["prompts"]): [
-            r for r in grid_runs(record) if r["config"]["prompts"] == run["config"]["prompts"]
-        ]
-        for run in grid_runs(record)
-    } | {("MovieLens-100K", 3): by_variant(record["movielens"])["K = 3"]}
-    rows = []
-    for (name, K), runs in groups.items():
-        bare, full = (
-            gains(ranks_of([run[form]["removed"] for run in runs]))[metric]
-            for form in ("ids only", "template")
-        )
-        cell = with_interval(bare - full, bounds=(-1, 1))
-        tokens = {form: np.mean([run[form]["tokens"] for run in runs]) for form in FORMS}
-        fewer = 100 * (1 - tokens["ids only"] / tokens["template"])
-        row = {"data": name, "K": K, "seeds": len(runs), "fewer tokens (%)": round(fewer, 1)}
-        rows.append(row | {f"{metric}, ids only − template": shown(cell)})
-    return pd.DataFrame(rows).set_index(["data", "K"])
-
-
-def context_table(record: Record, cuts: Sequence[int] = (1, 10, 50)) -> pd.DataFrame:
-    """PECRS with long and short contexts: tokens, CPU time, recall (%) with intervals."""
-    found: dict[tuple[str, str], list[Record]] = {}
-    for row in record["context"]["rows"]:
-        found.setdefault((row["context"], row["prefix"]), []).append(row)
-    dialogue = np.array(record["context"]["dialogue"])
-    table = {}
-    for key, rows in found.items():
-        rank = np.array([row["rank"] for row in rows])
-        hit = 100 * (rank[:, :, None] <= np.array(cuts)).mean(0)  # (P, cuts), seeds averaged
-        low, high = np.quantile(bootstrap_means(dialogue, hit, 2000, 0), [0.025, 0.975], axis=0)
-        table[key] = {
-            "seeds": len(rows),
-            "tokens": round(float(np.mean([row["tokens"] for row in rows])), 1),
-            "ms a dialogue": round(float(np.mean([row["milliseconds"] for row in rows]))),
-        } | {
-            f"R@{k}": f"{hit[:, i].mean():.1f} [{low[i]:.1f}, {high[i]:.1f}]"
-            for i, k in enumerate(cuts)
-        }
-    return pd.DataFrame(table).T.rename_axis(["context", "in front"])
-
-
-def context_difference(record: Record, cuts: Sequence[int] = (1, 10, 50)) -> pd.DataFrame:
-    """Recall (points) of the short context minus the long one, as shipped, on the same turns."""
-    rank = {
-        row["context"]: np.array(row["rank"])
-        for row in record["context"]["rows"]
-        if row["prefix"] == "none"
+    steps = {
+        (row["K"], row["form"]): row["step"]["value"]
+        for row in record["lengths"]["rows"]
+        if row["task"] == "sequential"
     }
-    dialogue = np.array(record["context"]["dialogue"])
-    table = {}
-    for k in cuts:
-        gain = 100 * ((rank["short"] <= k).astype(float) - (rank["long"] <= k))
-        low, high = np.quantile(bootstrap_means(dialogue, gain[:, None], 2000, 0), [0.025, 0.975])
-        table[f"R@{k}"] = f"{gain.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
-    return pd.DataFrame(table, ["short − long"])
+    rows = []
+    named = by_variant(DATA[data](record))
+    for K in sorted({K for K, _ in steps}):
+        for form in FORMS:
+            of = column(named[f"K = {K}"], form)
+            cell = cells(places(of))["NDCG@10"]
+            rows.append({
+                "K": K, "form": form, "seeds": len(of), "tokens": np.mean(column(of, "tokens")),
+                "ms a step": 1000 * steps[K, form],
+                "ms a prediction": 1000 * float(np.mean(column(of, "seconds"))),
+                "NDCG@10": cell["value"], "low": cell["low"], "high": cell["high"],
+            })  # fmt: skip
+    table = pd.DataFrame(rows)
+    return table if data == "MiniReel" else table.drop(columns="ms a step")

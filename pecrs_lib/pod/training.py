@@ -34,7 +34,8 @@ def training_batch(
 def tasks_of(sentences: Sequence[Sample]) -> list[int]:
     """The order of tasks, over and over; without sentences the explanation task is left out.
 
-    Sequential comes twice, for it has the most to learn: any item may be the answer.
+    DEVIATION: POD's tasks take equal turns; here sequential comes twice, for it has the most to
+    learn: any item may be the answer.
     """
     return [SEQUENTIAL, TOP_N] + ([SEQUENTIAL, EXPLANATION] if sentences else [])
 
