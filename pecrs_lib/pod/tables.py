@@ -32,7 +32,12 @@ def published() -> pd.DataFrame:
 
 def shown(cell: Record) -> str:
     """``.0450 [.0424, .0478]``."""
-    return f"{cell['value']:.4f} [{cell['low']:.4f}, {cell['high']:.4f}]"
+    return f"{short(cell['value'])} [{short(cell['low'])}, {short(cell['high'])}]"
+
+
+def short(share: float) -> str:
+    """Four decimals, without the zero before them."""
+    return f"{share:.4f}".replace("0.", ".", 1)
 
 
 def ranks_of(rows: Sequence[Sequence[int]]) -> np.ndarray:
@@ -60,8 +65,8 @@ def leak_table(record: Record) -> pd.DataFrame:
             column = {way: shown(rule[metric]) for way, rule in of["rules"].items()}
             luck = by_chance(of["items"])[metric]
             table[name, metric] = column | {
-                "chance": f"{luck:.4f}",
-                "POD, published": f"{printed[name, metric]:.4f}",
+                "chance": short(luck),
+                "POD, published": short(printed[name, metric]),
             }
     return pd.DataFrame(table)
 
