@@ -9,8 +9,8 @@ Two stages, each resumable: `general` reads films, books, reviews and dialogues 
 `dialogue` goes on with what the model is for, people (and MiniReel's simulated people) talking
 about films (Gururangan et al. 2020). FOLDER holds `redial/`, `inspired/`, `movies/` and `text/`;
 see the model cards in `data/backbone/` for where each text comes from. None of the held-out
-dialogues of `corpus` is trained on: `leaked` looks for them, and the run stops if it finds one. All
-of ReDial's training file is read, of which `redial_folder` later keeps a tenth for validation.
+dialogues of `corpus` is trained on: `pretrain` looks for them and stops if it finds one. All of
+ReDial's training file is read, of which `redial_folder` later keeps a tenth for validation.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ import lzma
 import re
 import shutil
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,52 +35,16 @@ from pecrs_lib.data import Catalogue, Dialogue
 from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.data.minireel import load_minireel
 from pecrs_lib.data.readers import read_dialogues
-from pecrs_lib.pretrain import EOS, PretrainConfig, dialogue_text, item_documents, pretrain
+from pecrs_lib.documents import EOS, dialogue_text, item_documents
+from pecrs_lib.pretrain import PretrainConfig, pretrain
 
 WORD = re.compile(r"[A-Za-z][A-Za-z'-]{2,}")
-STOP = set(
-    [
-        "the",
-        "and",
-        "his",
-        "her",
-        "who",
-        "their",
-        "with",
-        "for",
-        "from",
-        "that",
-        "into",
-        "when",
-        "after",
-        "has",
-        "are",
-        "was",
-        "but",
-        "not",
-        "all",
-        "they",
-        "him",
-        "she",
-        "its",
-        "out",
-        "one",
-        "two",
-        "must",
-        "until",
-        "while",
-        "where",
-        "about",
-        "been",
-        "have",
-        "will",
-        "can",
-        "only",
-        "over",
-        "him",
-    ]
-)
-SPOKEN = re.compile("|".join(SPEAKER.values()))
+STOP = {
+    "the", "and", "his", "her", "who", "their", "with", "for", "from", "that", "into", "when",
+    "after", "has", "are", "was", "but", "not", "all", "they", "him", "she", "its", "out", "one",
+    "two", "must", "until", "while", "where", "about", "been", "have", "will", "can", "only",
+    "over",
+}  # fmt: skip
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(n_embd=128, n_head=4),
     "small": dict(n_embd=256, n_head=4),
@@ -160,29 +123,6 @@ def sample(documents: Iterable[str], n: int, rng: np.random.Generator) -> list[s
     return [documents[k] for k in rng.permutation(len(documents))[:n]]
 
 
-def leaked(documents: Sequence[str], held_out: Iterable[Dialogue]) -> list[str]:
-    """Ids of held-out dialogues that share two utterances of ten words or more with one document.
-
-    One such utterance may be shared by chance: crowd workers say the same sentence in one
-    dialogue after the other.
-    """
-    said_in: dict[str, set[int]] = {}
-    for k, document in enumerate(documents):
-        for piece in document.split(EOS):
-            said_in.setdefault(_words(SPOKEN.split(piece)[-1]), set()).add(k)
-    found = []
-    for d in held_out:
-        said = {_words(u.text) for u in d.utterances if len(u.text.split()) >= 10}
-        places = Counter(k for text in said for k in said_in.get(text, ()))
-        if places and max(places.values()) >= 2:
-            found.append(d.id)
-    return found
-
-
-def _words(text: str) -> str:
-    return " ".join(text.lower().split())
-
-
 def corpus(stage: str, data: Path) -> tuple[dict[str, list[str]], dict[str, list[Dialogue]]]:
     """Documents by source, and the held-out dialogues by data set."""
     rng = np.random.default_rng(0)
@@ -247,19 +187,17 @@ def main() -> None:
         ship(args.start, args.out)
         return
     sources, held_out = corpus(args.stage, args.data)
-    documents = [text for texts in sources.values() for text in texts]
-    for name, dialogues in held_out.items():
-        if found := leaked(documents, dialogues):
-            raise SystemExit(f"dialogues of {name} stand in the training text: {found[:5]}")
+    written = {name: [dialogue_text(d) for d in ds] for name, ds in held_out.items()}
     steps = args.steps or STEPS[args.stage][args.size]
     pretrain(
-        documents,
-        {n: [dialogue_text(d) for d in ds] for n, ds in held_out.items() if "test" not in n},
+        [text for texts in sources.values() for text in texts],
+        {name: texts for name, texts in written.items() if "test" not in name},
         args.out,
         PretrainConfig(
             **SIZES[args.size], n_layer=LAYERS[args.stage][args.size], n_positions=512,
             steps=steps, warmup_steps=steps // 20, learning_rate=RATE[args.stage][args.size],
         ),
+        kept_out={name: texts for name, texts in written.items() if "test" in name},
         start=args.start,
         sources={name: len(texts) for name, texts in sources.items()},
     )  # fmt: skip

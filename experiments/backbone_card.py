@@ -30,10 +30,11 @@ from pecrs_lib.config import TINY, Config
 from pecrs_lib.data import load_minireel
 from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.data.minireel import bundled
+from pecrs_lib.documents import dialogue_text
 from pecrs_lib.evaluation import as_records, recall_table
 from pecrs_lib.items import pool
 from pecrs_lib.model import PECRS
-from pecrs_lib.pretrain import dialogue_text, stream_perplexity, token_stream
+from pecrs_lib.pretrain import stream_perplexity, token_stream
 from pecrs_lib.reproduction.runs import machine
 from pecrs_lib.training import Trainer
 

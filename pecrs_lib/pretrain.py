@@ -1,7 +1,7 @@
 """A small language model of one's own: byte-level BPE and a GPT-2 from plain text.
 
 Stands beside the flow: it makes the backbone that `backbone` loads where no GPT-2 is at hand. The
-text is a list of documents; dialogues are written as `context` writes them, titles included.
+text is a list of documents, as `documents` writes them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from pecrs_lib.context import SPEAKER
-from pecrs_lib.data.schema import Catalogue, DataError, Dialogue, Utterance
+from pecrs_lib.data.schema import DataError
 from pecrs_lib.data.storage import whole_file, write_whole
-from pecrs_lib.items import item_fields
+from pecrs_lib.documents import EOS, leaked
 from pecrs_lib.memory import keep_freed_memory
 
-EOS = "<|endoftext|>"
 CURVE = 64  # blocks of each held-out text that the loss curve measures
 
 
@@ -47,41 +45,6 @@ class PretrainConfig:
     weight_decay: float = 0.1
     bfloat16: bool = False  # matrix products in half the bits; pays on CPUs with AMX
     seed: int = 0
-
-
-def dialogue_text(
-    dialogue: Dialogue, keywords: Callable[[str], Sequence[str]] | None = None
-) -> str:
-    """A dialogue as the model will read it: films named, speaker, text, end of utterance.
-
-    The films stand in front in brackets, as their vectors will in `context`; so the language model
-    learns which film comes next before it learns how to say so.
-
-    Args:
-        keywords: item id -> words about it that stand before its name. Drawn anew for every
-            mention, they make the output at the bracket, where PECRS asks for a film, a guess at
-            what the film is about.
-    """
-    return "".join(
-        f"{_films(u, keywords)}{SPEAKER[u.role]} {_plain(u.text)}{EOS}" for u in dialogue.utterances
-    )
-
-
-def _films(u: Utterance, keywords: Callable[[str], Sequence[str]] | None) -> str:
-    named = {_plain(u.text[m.start : m.end]): m.item for m in u.mentions if m.start is not None}
-    about = [
-        ", ".join([*(keywords(item) if keywords else ()), name]) for name, item in named.items()
-    ]
-    return f"[{'; '.join(about) if keywords else ', '.join(about)}] " if named else ""
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.replace(EOS, " ").split())
-
-
-def item_documents(catalogue: Catalogue) -> list[str]:
-    """Item texts as documents, a field a line."""
-    return ["\n".join(part for part in item_fields(m) if part) + EOS for m in catalogue]
 
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int = 8192) -> PreTrainedTokenizerFast:
@@ -130,6 +93,7 @@ def pretrain(
     out: str | Path,
     config: PretrainConfig | None = None,
     *,
+    kept_out: Mapping[str, Sequence[str]] | None = None,
     start: str | Path | None = None,
     sources: Mapping[str, int] | None = None,
     every: int = 250,
@@ -140,6 +104,7 @@ def pretrain(
     Args:
         train: documents.
         held_out: documents by data set; they only measure perplexity.
+        kept_out: documents by data set that nothing is measured on, as test sets.
         out: folder for the model, tokenizer, `pretrain.json` (settings and loss curve).
         start: folder of a model to go on from, with its tokenizer; of a deeper one the first
             layers are taken. Without it, weights are random.
@@ -150,16 +115,17 @@ def pretrain(
         the folder, which `AutoModelForCausalLM.from_pretrained` loads.
 
     Raises:
-        ValueError: a document stands on both sides, `out` was begun with other settings, or a
-            text is shorter than a block.
+        ValueError: a document of `held_out` or `kept_out` is `leaked`, `out` was begun with other
+            settings, or a text is shorter than a block.
     """
     config = config or PretrainConfig()
     keep_freed_memory()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    for name, texts in held_out.items():
-        if both := set(train) & set(texts):
-            raise ValueError(f"{len(both)} documents stand in training text and in {name}")
+    for name, texts in [*held_out.items(), *(kept_out or {}).items()]:
+        if found := leaked(train, texts):
+            raise ValueError(f"{len(found)} documents stand in training text and in {name}, as "
+                             f"{texts[found[0]][:60]!r}")  # fmt: skip
     record_path, state_path = out / "pretrain.json", out / "pretrain.pt"
     curve: list[dict[str, Any]] = []
     if record_path.exists():

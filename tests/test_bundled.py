@@ -11,7 +11,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments import backbone_card
-from experiments.backbone import leaked
 from pecrs_lib.assessment import item_vectors, predictions_of, rank_dialogues
 from pecrs_lib.config import TINY
 from pecrs_lib.data import Dialogue, Utterance, bundled, load_minireel
@@ -20,7 +19,6 @@ from pecrs_lib.decoding import GREEDY
 from pecrs_lib.generation import respond
 from pecrs_lib.metrics import recall_at_k
 from pecrs_lib.model import PECRS
-from pecrs_lib.pretrain import dialogue_text
 
 BACKBONES = sorted(bundled("backbone").iterdir())
 CHECKPOINT = bundled("checkpoints/minireel")
@@ -112,17 +110,6 @@ def test_pretraining_pays(folder):
     for data in ("MiniReel valid", "INSPIRED dev"):
         known, random = (row["R@10"] for row in rows if row["data"] == data)
         assert known["low"] > random["high"]
-
-
-def test_leaked_finds_a_copied_dialogue_and_lets_chance_pass():
-    _, splits = load_minireel()
-    train, test = splits["train"][:50], splits["test"][:5]
-    documents = [dialogue_text(d) for d in train]
-    assert leaked(documents, test) == []
-    assert leaked([*documents, dialogue_text(test[2])], test) == [test[2].id]
-    long = "I have never seen a film that I liked better than this one"
-    one = Dialogue("one", (Utterance("seeker", long),))
-    assert leaked([dialogue_text(one)], [one]) == []
 
 
 def test_the_five_gram_model_is_a_distribution():

@@ -783,6 +783,8 @@ def test_pretrain_makes_a_backbone_and_refuses_what_it_measures(files, tmp_path)
     assert record["curve"][-1]["held_out_perplexity"]["test.jsonl"] > 1
     same = ["--held-out", files / "train.jsonl"]
     assert "train.jsonl" in complaint("pretrain", *given, *same, *small)
+    kept = ["--keep-out", files / "train.jsonl"]
+    assert "train.jsonl" in complaint("pretrain", *given, *held, *kept, *small)
     assert "nothing to train on" in complaint("pretrain", *held, *small)
 
 

@@ -15,14 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pecrs_lib import pretrain as module
 from pecrs_lib.backbone import Backbone
-from pecrs_lib.data import Dialogue, Mention, Utterance
+from pecrs_lib.data import Dialogue, Mention, Utterance, load_minireel
+from pecrs_lib.documents import EOS, dialogue_text, item_documents, leaked
 from pecrs_lib.pretrain import (
     CURVE,
-    EOS,
     PretrainConfig,
     blocks,
-    dialogue_text,
-    item_documents,
     pretrain,
     stream_perplexity,
     token_stream,
@@ -293,7 +291,24 @@ def test_documents_on_both_sides_are_refused(tmp_path):
     both = {**HELD_OUT, "other": [*HELD_OUT["other"], TRAIN[4], TRAIN[9]]}
     with pytest.raises(ValueError, match="2 documents stand in training text and in other"):
         pretrain(TRAIN, both, tmp_path, CONFIG, show=False)
+    with pytest.raises(ValueError, match="1 documents stand in training text and in a test"):
+        pretrain(TRAIN, HELD_OUT, tmp_path, CONFIG, kept_out={"a test": TRAIN[:1]}, show=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_leaked_finds_a_dialogue_in_part_and_lets_chance_pass():
+    _, splits = load_minireel()
+    train, test = ([dialogue_text(d) for d in splits[n][:50]] for n in ("train", "test"))
+    assert leaked(train, test) == []
+    assert leaked([*train, test[2]], test) == [2]
+    long = [f"I have never seen a film that I liked better than number {n}" for n in range(3)]
+    one, two = (
+        dialogue_text(Dialogue("d", tuple(Utterance("seeker", text) for text in said)))
+        for said in (long[:1], long[:2])
+    )
+    assert leaked([two], [one]) == [], "one sentence is said by two people"
+    assert leaked([two + dialogue_text(splits["train"][0])], [one, two]) == [1]
+    assert leaked([one], [one]) == [0], "a copy, however short"
 
 
 def test_other_settings_in_the_same_folder_are_refused(trained):

@@ -19,6 +19,13 @@ def pretrain(
         typer.Option("--held-out", help="Dialogues to measure perplexity, not to train on."),
     ],
     format: FormatOption,
+    keep_out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--keep-out",
+            help="Dialogues that must not be in the text, as a test set; may be repeated.",
+        ),
+    ] = None,
     dialogues: Annotated[
         list[Path] | None, typer.Option("--dialogues", help="To train on; may be repeated.")
     ] = None,
@@ -46,16 +53,19 @@ def pretrain(
 
     Run the same command again to go on after an interruption. The folder holds what
     AutoModelForCausalLM loads, and pretrain.json with the settings and the loss curve.
+    Nothing is trained if a dialogue of --held-out or --keep-out stands in the training text, or
+    two of its longer utterances do.
 
     \b
     Example:
       pecrs pretrain --format redial --dialogues train_data.jsonl --held-out valid.jsonl \\
-        --out my-backbone
+        --keep-out test_data.jsonl --out my-backbone
       pecrs train --backbone my-backbone …
     """
     from pecrs_lib.cli.inputs import load_catalogue, load_dialogues
     from pecrs_lib.cli.trained import quieten
-    from pecrs_lib.pretrain import EOS, PretrainConfig, dialogue_text, item_documents
+    from pecrs_lib.documents import EOS, dialogue_text, item_documents
+    from pecrs_lib.pretrain import PretrainConfig
     from pecrs_lib.pretrain import pretrain as run
 
     items = load_catalogue(catalogue)
@@ -81,9 +91,13 @@ def pretrain(
         steps=steps, warmup_steps=max(1, steps // 20), learning_rate=lr, bfloat16=bfloat16,
         seed=seed,
     )  # fmt: skip
-    measured = [dialogue_text(d) for d in load_dialogues([held_out], format, items)]
+
+    def written(path: Path) -> list[str]:
+        return [dialogue_text(d) for d in load_dialogues([path], format, items)]
+
     folder = run(
-        documents, {held_out.name: measured}, out, config, start=start, sources=sources,
-        show=watched(),
+        documents, {held_out.name: written(held_out)}, out, config,
+        kept_out={str(path): written(path) for path in keep_out or []}, start=start,
+        sources=sources, show=watched(),
     )  # fmt: skip
     show(f"the language model is in {folder}")
