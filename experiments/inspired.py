@@ -8,18 +8,21 @@
 item texts but titles; `--random` takes a backbone of the same shape with random weights. Settings
 are chosen on the dev set with `--dev-only`, each run leaving its dev table in
 `data/results/inspired_dev.json`; the test set is read in the final run only. Every seed is a
-resumable run under `runs/inspired/`.
+resumable run under `runs/inspired/`. `--ship` copies the first seed's best checkpoint, its adapters
+in half precision, to `data/checkpoints/inspired/` and measures the copy.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from pecrs_lib.assessment import (
@@ -35,6 +38,7 @@ from pecrs_lib.context import Window
 from pecrs_lib.data import Catalogue, Dialogue, Movie
 from pecrs_lib.data.local import inspired_folder
 from pecrs_lib.data.minireel import bundled_backbone
+from pecrs_lib.data.storage import write_sums
 from pecrs_lib.evaluation import as_records, paired_bootstrap, predict, recall_table
 from pecrs_lib.items import ItemFeatures
 from pecrs_lib.metrics import recall_at_k
@@ -45,6 +49,7 @@ from pecrs_lib.warmstart import warm_start
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results"
+SHIPPED = ROOT / "data" / "checkpoints" / "inspired"
 M_TEST = 700  # the paper's M_inference; `candidates` of the configuration is for validation
 
 
@@ -106,6 +111,16 @@ def random_backbone(name: str, folder: Path) -> Path:
     return folder
 
 
+def ship(folder: Path) -> Path:
+    """A copy of a checkpoint where users find it; half precision keeps it below 10 MB."""
+    shutil.rmtree(SHIPPED, ignore_errors=True)
+    shutil.copytree(folder, SHIPPED)
+    adapter = SHIPPED / "adapter" / "adapter_model.safetensors"
+    save_file({name: w.half() for name, w in load_file(adapter).items()}, adapter)
+    write_sums(SHIPPED)
+    return SHIPPED
+
+
 def parse(value: str) -> Any:
     try:
         return json.loads(value.replace("None", "null").replace("True", "true"))
@@ -125,7 +140,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--set", nargs="*", default=[], help="name=value of a Config field")
     parser.add_argument("--name", default="final")
-    parser.add_argument("--dev-only", action="store_true")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--dev-only", action="store_true")
+    either.add_argument("--ship", action="store_true")
     args = parser.parse_args()
     changes = {k: parse(v) for k, v in (pair.split("=", 1) for pair in args.set)}
     catalogue, splits = inspired_folder(args.data)
@@ -140,6 +157,8 @@ def main() -> None:
         started = time.time()
         out = ROOT / "runs" / "inspired" / f"{args.name}-{seed}"
         model, trainer = train(base.with_(seed=seed), catalogue, splits, out, args.start)
+        if args.ship and not runs:
+            model = PECRS.from_pretrained(ship(out / "best"))
         runs.append((seed, model, trainer, time.time() - started))
     config = {k: v for k, v in base.to_dict().items() if k not in ("backbone", "seed")}
 
