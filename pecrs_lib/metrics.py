@@ -9,7 +9,8 @@ is 0/0 on data that are not empty is NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Literal
 
@@ -134,6 +135,8 @@ def bootstrap_means(
     groups with replacement (the cluster bootstrap), each with all its points. A resample is how
     often each group was drawn (multinomial), and its mean is the ratio of two products of those
     counts, with the sums and with the sizes of the groups: nothing of size samples × P is made.
+    Drawing is nearly all of the time, and tables ask for many intervals over the same groups, so
+    the last draws are kept.
 
     Equal groups and seed give equal draws, so two systems can be compared draw by draw. Without
     points the means are NaN. Fewer than one sample or shapes that disagree raise ValueError.
@@ -149,13 +152,25 @@ def bootstrap_means(
         return np.full((samples, table.shape[1]), np.nan)
     sums = np.zeros((len(names), table.shape[1] + 1))  # (G, K + 1): the last is the group's size
     np.add.at(sums, group_of, np.column_stack([table, np.ones(len(table))]))
-    generator = np.random.default_rng(seed)
-    block = max(1, _CELLS // len(names))  # resamples at a time
-    sizes = [min(block, samples - start) for start in range(0, samples, block)]
-    even = np.full(len(names), 1 / len(names))
-    drawn = (generator.multinomial(len(names), even, size=size) for size in sizes)  # (size, G)
-    totals = np.concatenate([counts @ sums for counts in drawn])  # (samples, K + 1)
+    if samples * len(names) <= _CELLS:
+        totals = _one_block(len(names), samples, seed) @ sums  # (samples, K + 1)
+    else:
+        totals = np.concatenate([counts @ sums for counts in _drawn(len(names), samples, seed)])
     return totals[:, :-1] / totals[:, -1:]
+
+
+def _drawn(n: int, samples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """How often each of n groups was drawn, (size, n), in blocks that make up the samples."""
+    generator = np.random.default_rng(seed)
+    block = max(1, _CELLS // n)  # resamples at a time
+    for start in range(0, samples, block):
+        size = min(block, samples - start)
+        yield generator.multinomial(n, np.full(n, 1 / n), size=size).astype(float)
+
+
+@lru_cache(maxsize=8)
+def _one_block(n: int, samples: int, seed: int) -> NDArray[np.float64]:
+    return next(_drawn(n, samples, seed))
 
 
 def rule_of_three(value: float, n: int, least: float, most: float) -> tuple[float, float]:
