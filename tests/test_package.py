@@ -26,8 +26,8 @@ FLOW = (
     "encoding", "backbone", "model", "item_store", "batches", "calibration", "ranking", "protocol",
     "sharding", "checkpoint", "warmstart", "devices", "optimizer", "training", "recommend",
     "decoding", "streaming", "generation", "why", "chat", "serving", "baselines", "evaluation",
-    "assessment", "zero_shot", "reproduction", "rating", "pretrain", "simulator", "ilm",
-    "exercises", "costs", "figures", "widgets", "pod", "cli", "__main__",
+    "assessment", "zero_shot", "reproduction", "rating", "documents", "pretrain", "simulator",
+    "ilm", "exercises", "costs", "figures", "widgets", "pod", "cli", "__main__",
 )  # fmt: skip
 EXTRA = {
     "pecrs_lib.serving.service": "pydantic",
