@@ -1,12 +1,12 @@
 """PECRS on MiniReel at length: train, choose on the validation part, look at test once.
 
-    python -m experiments.reel [--seed 0] [--backbone NAME] [--epochs 12] [--dev-only] [--ship]
+    python -m experiments.reel [--seed 0] [--backbone NAME] [--epochs 2] [--dev-only | --ship]
     python -m experiments.reel --shipped     # only measure the checkpoint that was shipped
 
-A resumable run under `runs/reel/`. `--dev-only` stops before the test set. Writes
-`data/results/minireel_pecrs.json` (recall beside every baseline with intervals, the history, text
-metrics). `--ship` copies the best checkpoint to `data/checkpoints/minireel/`, where notebooks find
-it.
+A resumable run under `runs/reel/`. `--dev-only` stops before the test set and adds the run to
+`data/results/minireel_dev.json`; otherwise `data/results/minireel_pecrs.json` is written (recall
+beside every baseline with intervals, the history, text metrics). `--ship` copies the best
+checkpoint to `data/checkpoints/minireel/`, where notebooks find it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,19 @@ from pecrs_lib.baselines import fit_baselines
 from pecrs_lib.config import TINY, Config
 from pecrs_lib.data import Catalogue, Dialogue, load_minireel
 from pecrs_lib.decoding import GREEDY
-from pecrs_lib.evaluation import as_records, paired_bootstrap, predict, recall_table
+from pecrs_lib.evaluation import (
+    Predictions,
+    as_records,
+    paired_bootstrap,
+    predict,
+    recall_table,
+)
 from pecrs_lib.model import PECRS
 from pecrs_lib.reproduction.runs import machine
 from pecrs_lib.training import Trainer
 
 RESULT = ROOT / "data" / "results" / "minireel_pecrs.json"
+DEV = RESULT.with_name("minireel_dev.json")
 CONFIG = TINY.with_(
     batch_size=32, learning_rate=1e-3, head_learning_rate=3e-4, negatives=8,
     alpha=1.0, beta=0.5, gamma=0.5, warmup_epochs=0.1, patience=None, epochs=2,
@@ -92,6 +100,32 @@ def reply_quality(
     return found
 
 
+def paired(pecrs: Predictions, rivals: Sequence[Predictions]) -> list[dict[str, Any]]:
+    """Recall less that of each rival, with intervals."""
+    return [
+        vars(paired_bootstrap(pecrs, rival, k, targets))
+        | {"system": rival.name, "targets": targets}
+        for rival in rivals
+        for targets in ("all", "novel")
+        for k in (1, 10, 50)
+    ]
+
+
+def beside_shipped(folder: Path, catalogue: Catalogue, part: list[Dialogue]) -> dict[str, Any]:
+    """Recall of a checkpoint and of the shipped one."""
+    found = []
+    for name, where in (("PECRS", folder), ("PECRS, as shipped", SHIPPED)):
+        model = PECRS.from_pretrained(where)
+        ranked = rank_dialogues(model, part, catalogue, item_vectors(model, catalogue))
+        found.append(predictions_of(ranked, part, catalogue, name))
+    table = recall_table(found)
+    print(table.round(1).to_string(index=False))
+    return {
+        "data": "MiniReel validation, whole catalogue", "n_items": len(catalogue),
+        "n_dialogues": len(part), "rows": as_records(table), "paired": paired(found[0], found[1:]),
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -100,9 +134,9 @@ def main() -> None:
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--ship", action="store_true")
     either.add_argument("--shipped", action="store_true")
+    either.add_argument("--dev-only", action="store_true")
     parser.add_argument("--backbone", default=CONFIG.backbone)
     parser.add_argument("--epochs", type=int, default=CONFIG.epochs)
-    parser.add_argument("--dev-only", action="store_true")
     args = parser.parse_args()
     catalogue, splits = load_minireel()
     found = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
@@ -113,6 +147,10 @@ def main() -> None:
         found = trained(config, catalogue, splits, out)
         folder = out / "best"
     if args.dev_only:
+        found |= beside_shipped(folder, catalogue, splits["valid"])
+        known = json.loads(DEV.read_text(encoding="utf-8")) if DEV.exists() else {}
+        known[out.name] = found
+        DEV.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
         return
     if args.ship:
         shutil.rmtree(SHIPPED, ignore_errors=True)
@@ -130,13 +168,7 @@ def main() -> None:
         "n_items": len(catalogue),
         "n_dialogues": len(test),
         "rows": as_records(table),
-        "paired": [
-            vars(paired_bootstrap(pecrs, rival, k, targets))
-            | {"system": rival.name, "targets": targets}
-            for rival in predictions[1:-1]
-            for targets in ("all", "novel")
-            for k in (1, 10, 50)
-        ],
+        "paired": paired(pecrs, predictions[1:-1]),
         "text": text_metrics(ranked, converse(model, test[:20], catalogue, v)),
         "replies": reply_quality(
             model, converse(model, test[:40], catalogue, v, **GREEDY), splits["train"], catalogue
